@@ -1,0 +1,68 @@
+# Two commands set everything up on a machine with Python 3.11, make and git: `make run` and `make test`.
+
+PYTHON ?= python3.11
+PORT ?= 8000
+EXTRAS ?=
+LOCKS := env_setup/locks
+UV_VERSION := 0.13.9
+
+# Ray on loopback: without this it listens on all addresses (see docs/security.md).
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER := 0
+export RAY_AUTH_MODE := token
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: run test test-unit lint format bench lock clean
+
+run: .venv/.installed$(EXTRAS)
+	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
+
+test: .venv-test/.installed .venv/.installed$(EXTRAS)
+	.venv-test/bin/python -m pytest
+
+test-unit: .venv-test/.installed
+	.venv-test/bin/python -m pytest tests/unit tests/contract
+
+lint: .venv-test/.installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+	.venv-test/bin/lint-imports
+
+format: .venv-test/.installed
+	.venv-test/bin/ruff check --fix .
+	.venv-test/bin/ruff format .
+
+bench: .venv-test/.installed
+	.venv-test/bin/python -m bench
+
+# The base environment: no torch in it unless EXTRAS=f5 asks for it.
+.venv/.installed$(EXTRAS): $(LOCKS)/base.lock $(LOCKS)/f5.lock pyproject.toml Makefile
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.venv/bin/uv pip install --quiet --python .venv --no-deps --compile-bytecode \
+		-r $(LOCKS)/base.lock $(if $(filter f5,$(EXTRAS)),-r $(LOCKS)/f5.lock)
+	.venv/bin/uv pip install --quiet --python .venv --no-deps --editable .
+	touch $@
+
+.venv-test/.installed: $(LOCKS)/base.lock $(LOCKS)/f5.lock $(LOCKS)/test.lock pyproject.toml Makefile
+	rm -rf .venv-test
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.venv-test/bin/uv pip install --quiet --python .venv-test --no-deps \
+		-r $(LOCKS)/base.lock -r $(LOCKS)/f5.lock -r $(LOCKS)/test.lock
+	.venv-test/bin/uv pip install --quiet --python .venv-test --no-deps --editable .
+	touch $@
+
+# Locks carry hashes and no index address. f5 is resolved against base, test against both, so that they install together.
+COMPILE = .venv-test/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header
+EXTRA = $(PYTHON) -c 'import sys, tomllib; \
+	print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]]))'
+LINUX = --python-platform x86_64-manylinux_2_28
+lock:
+	$(COMPILE) --universal pyproject.toml -o $(LOCKS)/base.lock
+	$(EXTRA) f5 | $(COMPILE) $(LINUX) - -c $(LOCKS)/base.lock --override $(LOCKS)/f5.override -o $(LOCKS)/f5.lock
+	$(EXTRA) test | $(COMPILE) $(LINUX) - -c $(LOCKS)/base.lock -c $(LOCKS)/f5.lock -o $(LOCKS)/test.lock
+
+clean:
+	rm -rf .venv .venv-test build *.egg-info .ruff_cache .mypy_cache .pytest_cache .import_linter_cache

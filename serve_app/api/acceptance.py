@@ -1,0 +1,91 @@
+"""From what a client asked for to a SpeechRequest in which everything is decided.
+
+Model, voice version and seed are fixed here, so that nothing which happens later (a replaced voice, another
+default) can change what a request means.
+"""
+
+import asyncio
+import secrets
+
+from serve_app import logs
+from serve_app.catalog import Catalog, Model
+from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
+from serve_app.errors import InvalidRequest, InvalidText, PayloadTooLarge, VoiceNotFound
+from serve_app.settings import LimitSettings
+from serve_app.text import normalise
+from serve_app.voices import VoiceLibrary
+
+__all__ = ["MAX_SEED", "SPEED_RANGE", "Acceptance"]
+
+SPEED_RANGE = (0.25, 4.0)  # OpenAI's
+MAX_SEED = 2**31 - 1
+
+
+class Acceptance:
+    """Checks and completes requests for speech."""
+
+    def __init__(self, catalog: Catalog, library: VoiceLibrary, limits: LimitSettings) -> None:
+        self._catalog = catalog
+        self._library = library
+        self._limits = limits
+
+    async def accept(
+        self,
+        *,
+        text: str,
+        text_field: str,
+        model: str | None,
+        voice: str | None,
+        voice_field: str,
+        speed: float,
+        seed: int | None,
+        tenant: str,
+        request_id: str,
+        job_id: str | None = None,
+    ) -> SpeechRequest:
+        """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field."""
+        if not text.strip():
+            raise InvalidText(f"{text_field} is empty: send the text to speak")
+        limit = self._limits.text_chars if job_id else self._limits.speech_chars
+        if len(text) > limit:
+            remedy = "send it in parts" if job_id else "send it as a job (/run), or in parts"
+            raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
+        if not any(map(str.isalnum, normalise(text))):
+            raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
+        low, high = SPEED_RANGE
+        if not low <= speed <= high:
+            raise InvalidRequest(f"speed is {speed}: send a number from {low} to {high}")
+        if seed is not None and not 0 <= seed <= MAX_SEED:
+            raise InvalidRequest(f"seed is {seed}: send a whole number from 0 to {MAX_SEED}, or leave it out")
+        selected = self._catalog.model(model)
+        ref = await self._voice(tenant, voice, voice_field, selected)
+        accepted = SpeechRequest(
+            text=text,
+            model=selected.name,
+            voice=ref,
+            speed=speed,
+            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            request_id=request_id,
+            tenant=tenant,
+            job_id=job_id,
+        )
+        logs.event("accepted", job_id=job_id, model=selected.name, voice=ref.name, seed=accepted.seed, chars=len(text))
+        return accepted
+
+    async def _voice(self, tenant: str, name: str | None, field: str, model: Model) -> VoiceRef:
+        """A built-in voice of the model, else a stored one, else an alias: uploading `alloy` overrides the alias."""
+        if name is None:
+            return VoiceRef(model.default_voice, BUILTIN, tenant)
+        if name in model.builtin_voices:
+            return VoiceRef(name, BUILTIN, tenant)
+        try:
+            return await asyncio.to_thread(self._library.resolve, tenant, name)
+        except VoiceNotFound as error:
+            alias = self._catalog.voice_alias(name, model)
+            if alias is None:
+                built_in = ", ".join(model.builtin_voices)
+                raise VoiceNotFound(
+                    f"{field} {name!r} does not exist: upload it, list the voices with GET /v1/audio/voices, or use "
+                    f"what model {model.name!r} has built in ({built_in})"
+                ) from error
+        return await self._voice(tenant, alias, field, model)

@@ -1,0 +1,31 @@
+"""Builds the HTTP application from its services. Starlette underneath; FastAPI for validation and /docs."""
+
+from fastapi import FastAPI
+
+from serve_app import __version__
+from serve_app.api import native, openai, runpod
+from serve_app.api.errors import add_error_handlers
+from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
+from serve_app.api.services import Services
+
+__all__ = ["create_app"]
+
+DESCRIPTION = """Text in, speech out. Speaks OpenAI's speech API and RunPod's job API.
+
+The `preview` model is an English draft voice and never a clone; `f5` clones the voice it is given.
+F5-TTS's code is MIT, its published weights are CC-BY-NC (no commercial use)."""
+
+
+def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
+    """The ASGI application of one ingress replica. `echo_request_id`: see RequestId."""
+    app = FastAPI(title="F5-TTS speech service", version=__version__, description=DESCRIPTION)
+    app.state.services = services
+    app.add_middleware(BodyLimit, limit_bytes=services.limits.body_bytes)
+    app.add_middleware(HostCheck, allowed=services.allowed_hosts)
+    app.add_middleware(RequestId, echo=echo_request_id)  # added last, so it is outermost
+    add_error_handlers(app)
+    app.include_router(native.router)
+    app.include_router(openai.router)
+    app.include_router(runpod.router)
+    app.include_router(runpod.router, prefix="/v2/{endpoint_id}", include_in_schema=False)
+    return app

@@ -1,0 +1,176 @@
+"""OpenAI's speech API: `/v1/audio/speech`, `/v1/models`, `/v1/audio/voices`.
+
+Source of the wire forms: OpenAI's API reference (createSpeech, models, voices). `GET /v1/audio/voices` answers
+`{"voices": [{"id", "name"}]}`, which is what clients of the self-hosted peers expect.
+"""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from pydantic import BaseModel, ConfigDict
+
+from serve_app import logs
+from serve_app.api.errors import request_id_of
+from serve_app.api.services import services_of, tenant_of
+from serve_app.audio import CONTENT_TYPES, encode
+from serve_app.catalog import Model
+from serve_app.domain import Speech
+from serve_app.errors import PayloadTooLarge, UnsupportedFormat
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["OpenAI"])
+
+
+class VoiceId(BaseModel):
+    """OpenAI's object form of a voice."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+
+
+class SpeechBody(BaseModel):
+    """Body of createSpeech; `seed` is ours. Unknown fields are refused, so that none is dropped in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: str
+    model: str | None = None
+    voice: str | VoiceId | None = None
+    instructions: str | None = None
+    response_format: str = "mp3"
+    speed: float = 1.0
+    stream_format: Literal["audio"] = "audio"
+    seed: int | None = None
+
+    @property
+    def voice_name(self) -> str | None:
+        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+
+
+@router.post("/v1/audio/speech", response_class=Response)
+async def speech(request: Request, body: SpeechBody) -> Response:
+    """Speak a text; the answer is the audio file. Headers name the model, the seed and whether it is a draft."""
+    logs.event("received", dialect="openai", endpoint="speech")
+    logs.shape("payload", body.model_dump())
+    services = services_of(request)
+    if body.response_format not in CONTENT_TYPES:
+        raise UnsupportedFormat(
+            f"response_format {body.response_format!r} is not served: use one of {', '.join(CONTENT_TYPES)}"
+        )
+    accepted = await services.acceptance.accept(
+        text=body.input,
+        text_field="input",
+        model=body.model,
+        voice=body.voice_name,
+        voice_field="voice",
+        speed=body.speed,
+        seed=body.seed,
+        tenant=tenant_of(request),
+        request_id=request_id_of(request),
+    )
+    spoken = await services.speaker.speak(accepted)
+    content = await asyncio.to_thread(encode, spoken.audio, body.response_format)
+    logs.event("answered", audio_s=round(spoken.duration_s, 3), size_bytes=len(content))
+    ignored = {"X-Ignored-Fields": "instructions"} if body.instructions else {}
+    return Response(content, media_type=CONTENT_TYPES[body.response_format], headers=_speech_headers(spoken) | ignored)
+
+
+def _speech_headers(spoken: Speech) -> dict[str, str]:
+    return {
+        "X-Model": spoken.model,
+        "X-Draft": str(spoken.draft).lower(),
+        "X-Seed": str(spoken.seed),
+        "X-Audio-Seconds": f"{spoken.duration_s:.3f}",
+    }
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """The deployed models and their aliases."""
+    logs.event("received", dialect="openai", endpoint="models")
+    catalog = services_of(request).catalog
+    own = [_model(model.name, model) for model in catalog.models]
+    aliases = [_model(alias, model) | {"alias_of": model.name} for alias, model in sorted(catalog.aliases.items())]
+    return {"object": "list", "data": own + aliases}
+
+
+@router.get("/v1/models/{name}")
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """One model, by name or alias."""
+    logs.event("received", dialect="openai", endpoint="models")
+    return _model(name, services_of(request).catalog.model(name))
+
+
+def _model(name: str, model: Model) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.engine,
+        "draft": model.draft,
+        "license": model.license,
+        "language": model.language,
+        "builtin_voices": list(model.builtin_voices),
+    }
+
+
+@router.get("/v1/audio/voices")
+async def voices(
+    request: Request, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, Any]:
+    """Built-in voices (on the first page), then the stored ones; `next_after` is null at the end."""
+    logs.event("received", dialect="openai", endpoint="voices.list")
+    services = services_of(request)
+    page = await asyncio.to_thread(services.library.list, tenant_of(request), after=after, limit=limit)
+    logs.event("answered_from_store", voices=len(page.items))
+    builtin = [
+        {"id": name, "name": name, "builtin": True, "models": [model.name]}
+        for model in services.catalog.models
+        for name in model.builtin_voices
+    ]
+    stored = [
+        {
+            "id": voice.name,
+            "name": voice.name,
+            "builtin": False,
+            "size_bytes": voice.size_bytes,
+            "last_modified": voice.last_modified.isoformat(),
+            "has_text": voice.text_file is not None,
+        }
+        for voice in page.items
+    ]
+    return {"voices": ([] if after else builtin) + stored, "next_after": page.next_after}
+
+
+@router.post("/v1/audio/voices", status_code=201)
+async def create_voice(
+    request: Request,
+    name: Annotated[str, Form()],
+    audio_sample: Annotated[UploadFile, File(description="reference audio: wav, mp3, flac, ogg, m4a or webm")],
+    ref_text: Annotated[str, Form(description="what is said in audio_sample; F5 cannot clone without it")] = "",
+    consent: Annotated[str, Form(description="a note that the speaker agreed; kept with the voice")] = "",
+) -> dict[str, Any]:
+    """Create or replace a voice."""
+    logs.event("received", dialect="openai", endpoint="voices.create")
+    services = services_of(request)
+    data = await audio_sample.read(services.limits.voice_bytes + 1)
+    if len(data) > services.limits.voice_bytes:
+        raise PayloadTooLarge(
+            f"audio_sample is over {services.limits.voice_bytes} bytes: send a shorter file, 5 to 12 s is best"
+        )
+    voice = await asyncio.to_thread(
+        services.library.create, tenant_of(request), name, data, ref_text, consent=consent, field="audio_sample"
+    )
+    logs.event("stored", voice=voice.name, size_bytes=voice.size_bytes)
+    return {"id": voice.name, "name": voice.name, "object": "audio.voice", "has_text": bool(ref_text.strip())}
+
+
+@router.delete("/v1/audio/voices/{name}")
+async def delete_voice(request: Request, name: str) -> dict[str, Any]:
+    """Delete a stored voice."""
+    logs.event("received", dialect="openai", endpoint="voices.delete")
+    await asyncio.to_thread(services_of(request).library.delete, tenant_of(request), name)
+    return {"id": name, "object": "audio.voice", "deleted": True}

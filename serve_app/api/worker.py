@@ -1,0 +1,242 @@
+"""The payloads of the worker that this service replaces: what may stand inside RunPod's `input`.
+
+Both of its forms replay unchanged. Speech is a job; every other endpoint is a call that is answered at once from
+the store and never reaches a model. An endpoint that is not in CALLS is refused, never spoken.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from serve_app import logs
+from serve_app.api.services import services_of, tenant_of
+from serve_app.domain import JobState
+from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge
+from serve_app.job_client import job_ref
+from serve_app.jobs import JobStatus
+from serve_app.voices import from_file_name
+
+M = TypeVar("M", bound=BaseModel)
+
+__all__ = ["CALLS", "SpeechInput", "endpoint_of", "parse", "speech_output"]
+
+WORKER_STATES: Mapping[JobState, str] = {
+    "queued": "QUEUED",
+    "in_progress": "PROCESSING",
+    "completed": "COMPLETED",
+    "failed": "ERROR",
+    "cancelled": "ERROR",
+    "expired": "ERROR",
+}
+NO_TIMINGS = "word timings are not served by this version: timing_files and word_timings are empty"
+
+
+class Input(BaseModel):
+    """Unknown fields are refused, so that none is dropped in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    endpoint: str | None = None
+
+
+class SpeechInput(Input):
+    """Speech in both forms of the old worker; `model` is ours."""
+
+    text: str
+    speed: float = 1.0
+    seed: int | None = None
+    local_voice: str | None = None
+    return_word_timings: bool = False
+    timing_format: Literal["srt", "vtt", "csv", "json", "ass"] = "srt"
+    timing_method: str | None = None
+    model: str | None = None
+
+    @property
+    def voice_name(self) -> str | None:
+        """`local_voice` as a voice's name: the old worker took a file name. Raises InvalidRequest for a URL."""
+        if self.local_voice is None:
+            return None
+        if "://" in self.local_voice:
+            raise InvalidRequest(
+                f"input.local_voice {self.local_voice[:80]!r} is a URL, which this version does not import: "
+                "upload the voice (endpoint `upload`) and send its name"
+            )
+        return from_file_name(self.local_voice)
+
+
+class UploadInput(Input):
+    """`upload`: base64 of the audio, and of its transcript."""
+
+    voice_name: str
+    voice_file: str | None = None
+    text_file: str | None = None
+    voice_file_url: str | None = None
+    text_file_url: str | None = None
+
+
+class JobInput(Input):
+    """`status`, `result` and `download`."""
+
+    job_id: str
+    type: Literal["audio", "timing"] = "audio"
+    format: str | None = None
+
+
+class ListInput(Input):
+    """`list_voices`; paging is ours."""
+
+    after: str = ""
+    limit: int = 1000
+
+
+def endpoint_of(payload: Mapping[str, Any]) -> str:
+    """`tts`, or one of CALLS. Raises InvalidRequest for anything else."""
+    endpoint = payload.get("endpoint") or "tts"
+    if endpoint != "tts" and (not isinstance(endpoint, str) or endpoint not in CALLS):
+        raise InvalidRequest(
+            f"input.endpoint {str(endpoint)[:64]!r} is unknown: leave it out or send `tts` to speak, "
+            f"or use one of {', '.join(CALLS)}"
+        )
+    return str(endpoint)
+
+
+def parse(model: type[M], payload: Mapping[str, Any]) -> M:
+    """`input` as `model`. Raises InvalidRequest that names each wrong field and what was sent."""
+    try:
+        return model.model_validate(payload)
+    except ValidationError as error:
+        problems = "; ".join(f"input.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InvalidRequest(problems) from error
+
+
+def speech_output(request: Request, status: JobStatus) -> dict[str, Any]:
+    """What a completed job answers: the second form's fields, with the `job_id` that the first form polls."""
+    outcome = status.outcome
+    assert outcome is not None
+    assert outcome.audio is not None
+    return {
+        "audio_url": services_of(request).url(request, outcome.audio.key, f"{outcome.job_id}.wav"),
+        "duration": round(outcome.audio.duration_s, 3),
+        "text": status.request.speech.text,
+        "status": "completed",
+        "job_id": outcome.job_id,
+        "seed": outcome.seed,
+        "timing_files": {},
+        "timing_format": None,
+        "timing_method": None,
+        "word_count": len(status.request.speech.text.split()),
+        "timing_confidence": None,
+        "model": outcome.model,
+        "draft": outcome.draft,
+        "warnings": [NO_TIMINGS],
+    }
+
+
+async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
+    body = parse(UploadInput, payload)
+    for field in ("voice_file_url", "text_file_url"):
+        if getattr(body, field):
+            raise InvalidRequest(f"input.{field}: this version does not fetch URLs; send the bytes as base64")
+    if not body.voice_file:
+        raise InvalidRequest("input.voice_file is missing: send the reference audio as base64")
+    services = services_of(request)
+    audio = _decode_base64("voice_file", body.voice_file, services.limits.voice_bytes)
+    text = _decode_base64("text_file", body.text_file or "", services.limits.text_chars)
+    name = from_file_name(body.voice_name)
+    voice = await asyncio.to_thread(
+        services.library.create, tenant_of(request), name, audio, _utf8(text), field="input.voice_file"
+    )
+    logs.event("stored", voice=voice.name, size_bytes=voice.size_bytes)
+    return {"status": "success", "voice_name": voice.name}
+
+
+async def _status(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
+    status = await _job(request, parse(JobInput, payload).job_id)
+    return {"job_id": status.request.job_id, "status": WORKER_STATES[status.state]}
+
+
+async def _result(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
+    status = await _completed(request, parse(JobInput, payload).job_id)
+    return speech_output(request, status) | {"word_timings": []}
+
+
+async def _download(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
+    body = parse(JobInput, payload)
+    status = await _completed(request, body.job_id)
+    if body.type == "timing":
+        raise NotFound(f"input.type: job {body.job_id} has no timing file: {NO_TIMINGS}")
+    output = speech_output(request, status)
+    return {
+        "audio_url": output["audio_url"],
+        "content_type": "audio/wav",
+        "filename": f"{body.job_id}.wav",
+        "status": "ready",
+    }
+
+
+async def _list_voices(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
+    body = parse(ListInput, payload)
+    if not 1 <= body.limit <= 1000:
+        raise InvalidRequest(f"input.limit is {body.limit}: send 1 to 1000")
+    page = await asyncio.to_thread(
+        services_of(request).library.list, tenant_of(request), after=body.after, limit=body.limit
+    )
+    logs.event("answered_from_store", voices=len(page.items))
+    voices = [
+        {
+            "name": voice.name,
+            "voice_file": voice.voice_file,
+            "text_file": voice.text_file,
+            "size": voice.size_bytes,
+            "last_modified": voice.last_modified.isoformat(),
+        }
+        for voice in page.items
+    ]
+    return {"voices": voices, "count": len(voices), "status": "success", "next_after": page.next_after}
+
+
+async def _job(request: Request, job_id: str) -> JobStatus:
+    status = await services_of(request).jobs.status(job_ref(tenant_of(request), job_id))
+    logs.event("answered_from_store", job_id=job_id, state=status.state)
+    return status
+
+
+async def _completed(request: Request, job_id: str) -> JobStatus:
+    status = await _job(request, job_id)
+    if status.outcome is None:
+        raise Conflict(f"job {job_id} is {WORKER_STATES[status.state]}: ask `status` until it is COMPLETED")
+    if status.outcome.error is not None:
+        raise Conflict(f"job {job_id} {status.state}: {status.outcome.error.message}")
+    return status
+
+
+def _decode_base64(field: str, value: str, limit_bytes: int) -> bytes:
+    _, _, data = value.rpartition(",") if value.startswith("data:") else ("", "", value)
+    if len(data) * 3 // 4 > limit_bytes:
+        raise PayloadTooLarge(f"input.{field} is over {limit_bytes} bytes: send a shorter file")
+    try:
+        return base64.b64decode("".join(data.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidAudio(f"input.{field} is not base64 ({error}): encode the file's bytes as base64") from error
+
+
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"input.text_file is not UTF-8 ({error}): save the transcript as UTF-8") from error
+
+
+Call = Callable[[Request, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+CALLS: Mapping[str, Call] = {
+    "upload": _upload,
+    "status": _status,
+    "result": _result,
+    "list_voices": _list_voices,
+    "download": _download,
+}

@@ -1,0 +1,128 @@
+"""The builder that deploy.yaml names: the only place where classes become deployments.
+
+    deploy.yaml args -> BuildArgs -> store probed -> models chosen -> Ingress <- Jobs <- one Synthesizer per model
+
+Runs in a Serve task on the cluster, so a ConfigError or a refused store ends in DEPLOY_FAILED with its message.
+Never imports torch or an engine.
+"""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.deployment import Deployment
+
+from serve_app.deployments.ingress import Ingress, catalog_of
+from serve_app.deployments.jobs import Jobs
+from serve_app.deployments.synthesizer import Synthesizer
+from serve_app.deployments.voice_cache import VoiceCacheArgs
+from serve_app.errors import ConfigError, StorageMisconfigured
+from serve_app.settings import BuildArgs, F5Settings, ModelSettings, PreviewSettings, ScaleSettings, StoreSettings
+from serve_app.storage import DirectoryStore, ObjectStore, S3Config, S3Store, UrlSigner, probe
+
+__all__ = ["build", "choose_models", "open_store"]
+
+
+CONSTRUCTOR_ATTEMPTS = 2
+"""Serve would try 20 times before it says that a model cannot load."""
+
+
+def build(args: BuildArgs) -> Application:
+    """The application. Raises ConfigError or a StorageError whose message says what to change."""
+    store_settings = StoreSettings.from_environment(os.environ)
+    store, signer = open_store(store_settings)
+    probe(store)
+    models = choose_models(args, gpus=_cluster_gpus())
+    catalog_of(args, models)  # wrong names must fail here, not in a replica
+    voices = VoiceCacheArgs(identity=_identity(store_settings), max_bytes=args.voice_cache_bytes)
+    synthesizers = {
+        model.name: _deployment(Synthesizer, model.name, model).bind(model, store, voices, args.log_level)
+        for model in models
+    }
+    jobs = _deployment(Jobs, "Jobs", args.jobs).bind(args, models, store, voices, synthesizers)
+    ingress = _deployment(serve.ingress()(Ingress), "Ingress", args.ingress)
+    return ingress.bind(args, models, store, signer, voices, synthesizers, jobs)
+
+
+def choose_models(args: BuildArgs, gpus: float) -> tuple[ModelSettings, ...]:
+    """The models to deploy: those listed, or for `auto` preview, and f5 where the cluster has a GPU now."""
+    if args.models != "auto":
+        return args.models
+    return (PreviewSettings(), F5Settings()) if gpus >= 1 else (PreviewSettings(),)
+
+
+def open_store(settings: StoreSettings) -> tuple[ObjectStore, UrlSigner | None]:
+    """S3 where a bucket is set, else a directory, with the signer of the URLs that the ingress then serves.
+
+    Raises ConfigError for a directory store on a cluster of more than one node.
+    """
+    if settings.bucket:
+        secret = settings.secret_access_key
+        config = S3Config(
+            bucket=settings.bucket,
+            endpoint_url=settings.endpoint_url,
+            region=settings.region,
+            access_key_id=settings.access_key_id,
+            secret_access_key=secret.get_secret_value() if secret else None,
+        )
+        return S3Store(config), None
+    nodes = _live_nodes()
+    if nodes > 1:
+        raise ConfigError(
+            f"S3_BUCKET is not set and the cluster has {nodes} nodes: the directory {settings.data_dir} is this node's "
+            "alone, so the others would not see its voices and jobs; set S3_BUCKET"
+        )
+    signer = UrlSigner(_signing_key(settings.data_dir / ".url-signing-key"))
+    return DirectoryStore(settings.data_dir, signer), signer
+
+
+def _signing_key(path: Path) -> bytes:
+    """The key beside the data, made at the first start, so that URLs outlive a restart."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(secrets.token_bytes(32))
+            fresh.replace(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageMisconfigured(
+            f"DATA_DIR {str(path.parent)!r} cannot be used ({error.strerror}): set it to a directory that is writable"
+        ) from error
+
+
+def _identity(settings: StoreSettings) -> str:
+    """Tells one store, and the right to read it, from another, so that a cache actor is never shared between two."""
+    secret = settings.secret_access_key.get_secret_value() if settings.secret_access_key else ""
+    parts = (settings.endpoint_url, settings.region, settings.bucket, settings.access_key_id, secret, settings.data_dir)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _cluster_gpus() -> float:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's is untyped
+    return resources.get("GPU", 0.0)
+
+
+def _live_nodes() -> int:
+    return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]  # Ray's is untyped
+
+
+def _deployment(cls: type[Any], name: str, scale: ScaleSettings) -> Deployment:
+    bare: Deployment = serve.deployment()(cls)
+    return bare.options(
+        name=name,
+        max_ongoing_requests=scale.max_ongoing_requests,
+        max_queued_requests=scale.max_queued_requests,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=scale.retry_after_s),
+        graceful_shutdown_timeout_s=scale.graceful_shutdown_timeout_s,
+        max_constructor_retry_count=CONSTRUCTOR_ATTEMPTS,
+        autoscaling_config=AutoscalingConfig(**scale.autoscaling.model_dump()),
+        ray_actor_options={"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus},
+    )

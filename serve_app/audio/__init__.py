@@ -1,0 +1,18 @@
+"""Waveforms: files to samples and back, joining, stretching and pitch. Knows no model, no store and no HTTP."""
+
+from serve_app.audio.decoding import decode
+from serve_app.audio.encoding import CONTENT_TYPES, AudioFormat, encode
+from serve_app.audio.pitch import median_pitch_hz
+from serve_app.audio.psola import shift_pitch
+from serve_app.audio.waveform import cross_fade, time_stretch
+
+__all__ = [
+    "CONTENT_TYPES",
+    "AudioFormat",
+    "cross_fade",
+    "decode",
+    "encode",
+    "median_pitch_hz",
+    "shift_pitch",
+    "time_stretch",
+]

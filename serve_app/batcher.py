@@ -1,0 +1,230 @@
+"""Forms batches in front of one engine: callers submit a unit each, the engine gets as many as it can take.
+
+    submit -> waiting -> (the device is free) cut a batch -> one engine call in a thread -> each caller its own
+
+Nothing waits for a batch to fill: a batch is cut the moment the engine is free, from what is waiting then.
+So an idle engine starts at once, and batches grow with the load. (Serve's own @serve.batch cuts a batch before
+the engine is free, so under load its batches stay at one.) Knows nothing of voices, texts, Ray or HTTP.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context
+from dataclasses import dataclass
+
+from serve_app import logs
+from serve_app.domain import Pcm
+from serve_app.engine.protocol import BatchLimits, Engine, EngineInput
+from serve_app.errors import EngineError, ServiceError, Unavailable
+
+__all__ = ["Batcher", "BatcherStats", "choose_batch"]
+
+MAX_LENGTH_RATIO = 2
+"""The longest unit of a batch is at most so many times the shortest: padding is under half of what is computed."""
+
+
+def choose_batch(frames: Sequence[int], limits: BatchLimits) -> list[int]:
+    """Which waiting units run together; `frames` are their lengths, oldest first. Returns indexes, oldest first.
+
+    The oldest unit is always chosen, even where it alone exceeds `limits`. The others join nearest length first
+    (ties: oldest first), each if the batch then keeps `max_units`, `max_frames` (units times the longest) and
+    MAX_LENGTH_RATIO. So a unit with k older ones waiting is cut into a batch k batches after the running one at
+    the latest, whatever arrives behind it.
+    """
+    if not frames:
+        return []
+    chosen, shortest, longest = [0], frames[0], frames[0]
+    for index in sorted(range(1, len(frames)), key=lambda index: abs(frames[index] - frames[0])):
+        if len(chosen) >= limits.max_units:
+            break
+        low, high = min(shortest, frames[index]), max(longest, frames[index])
+        if (len(chosen) + 1) * high <= limits.max_frames and high <= MAX_LENGTH_RATIO * low:
+            chosen.append(index)
+            shortest, longest = low, high
+    return sorted(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStats:
+    """What a batcher has done since it was made.
+
+    `units_abandoned` are units whose caller left before an answer. `calls` counts engine calls by their number
+    of units, the one-by-one calls after a failed batch included; `busy_s` is the time spent in them.
+    """
+
+    waiting: int
+    running: int
+    units_done: int
+    units_failed: int
+    units_abandoned: int
+    calls: dict[int, int]
+    busy_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    item: EngineInput
+    frames: int
+    answer: asyncio.Future[Pcm]
+    on_start: Callable[[], None] | None
+
+
+class Batcher:
+    """Runs units on `engine`, one call at a time, in one thread, so that the event loop stays free.
+
+    Used from a single event loop. While nothing is submitted there is no task and no timer. `clock` gives
+    seconds and is read in the engine's thread; an `executor` that is passed in is not shut down by `close`.
+    """
+
+    def __init__(
+        self, engine: Engine, *, clock: Callable[[], float] = time.monotonic, executor: Executor | None = None
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._own_executor = None if executor else ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._executor = executor or self._own_executor
+        self._waiting: list[_Entry] = []
+        self._running: list[_Entry] = []
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._counts: Counter[str] = Counter()
+        self._calls: Counter[int] = Counter()
+        self._busy_s = 0.0
+
+    @property
+    def depth(self) -> int:
+        """Units that wait for the engine and whose caller is still there."""
+        return sum(not entry.answer.done() for entry in self._waiting)
+
+    def stats(self) -> BatcherStats:
+        return BatcherStats(
+            waiting=self.depth,
+            running=len(self._running),
+            units_done=self._counts["done"],
+            units_failed=self._counts["failed"],
+            units_abandoned=self._counts["abandoned"],
+            calls=dict(sorted(self._calls.items())),
+            busy_s=self._busy_s,
+        )
+
+    async def submit(self, item: EngineInput, *, on_start: Callable[[], None] | None = None) -> Pcm:
+        """The waveform of `item`. `on_start` is called on the event loop when the engine begins with it.
+
+        A caller that is cancelled takes its unit out of the queue; once its batch runs, the result is thrown away.
+        Raises what the engine raises for this item alone; EngineError for anything that is not a ServiceError;
+        Unavailable once `close` was called.
+        """
+        if self._closed:
+            raise self._closing_error()
+        try:
+            frames = self._engine.frames(item)
+        except Exception as error:
+            raise _as_service_error(error, item) from error
+        loop = asyncio.get_running_loop()
+        entry = _Entry(item, frames, loop.create_future(), on_start)
+        self._waiting.append(entry)
+        if self._task is None or self._task.done():
+            # An empty context: the task outlives this caller and must not log under its request id.
+            self._task = loop.create_task(self._run(), context=Context())
+        return await entry.answer
+
+    async def close(self) -> None:
+        """Let the running batch end, fail what waits with Unavailable, and take nothing more."""
+        self._closed = True
+        waiting, self._waiting = self._waiting, []
+        for entry in waiting:
+            self._settle(entry, self._closing_error())
+        if self._task is not None:
+            await asyncio.wait({self._task})  # unlike `await task`, a cancelled close leaves the batch running
+        if self._own_executor is not None:
+            self._own_executor.shutdown(wait=False)
+
+    async def _run(self) -> None:
+        try:
+            while batch := self._cut():
+                self._running = batch
+                await self._answer(batch)
+                self._running = []
+        except Exception as error:  # a defect of the engine's limits or of this file: nobody may wait for ever
+            stranded, self._waiting, self._running = [*self._running, *self._waiting], [], []
+            for entry in stranded:
+                if not entry.answer.done():
+                    self._settle(entry, error)
+
+    def _cut(self) -> list[_Entry]:
+        live = [entry for entry in self._waiting if not entry.answer.done()]
+        self._counts["abandoned"] += len(self._waiting) - len(live)
+        self._waiting = live
+        batch = [live[index] for index in choose_batch([entry.frames for entry in live], self._engine.batch_limits)]
+        self._waiting = [entry for entry in live if entry not in batch]
+        return batch
+
+    async def _answer(self, batch: list[_Entry]) -> None:
+        loop = asyncio.get_running_loop()
+        for entry in batch:
+            if entry.on_start is not None:
+                loop.call_soon(entry.on_start)  # not called here: its errors must not become the batch's
+        outcome = await self._call(batch)
+        if isinstance(outcome, list):
+            for entry, audio in zip(batch, outcome, strict=True):
+                self._settle(entry, audio)
+        elif len(batch) == 1:
+            self._settle(batch[0], outcome)
+        else:
+            logs.failure("batch_failed", outcome, units=len(batch))
+            await self._answer_one_by_one(batch)
+
+    async def _answer_one_by_one(self, batch: list[_Entry]) -> None:
+        for entry in batch:
+            if entry.answer.done():
+                self._counts["abandoned"] += 1
+                continue
+            outcome = await self._call([entry])
+            self._settle(entry, outcome[0] if isinstance(outcome, list) else outcome)
+
+    async def _call(self, batch: list[_Entry]) -> list[Pcm] | Exception:
+        self._calls[len(batch)] += 1
+        items = [entry.item for entry in batch]
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._synthesize, items)
+
+    def _synthesize(self, items: list[EngineInput]) -> list[Pcm] | Exception:
+        """In the engine's thread. Returns the error: a StopIteration that is raised into a future is never seen."""
+        started_s = self._clock()
+        try:
+            audio = self._engine.synthesize(items)
+            if len(audio) != len(items):
+                raise EngineError(
+                    f"{type(self._engine).__name__} returned {len(audio)} waveforms for {len(items)} units: "
+                    "this is a defect of the engine"
+                )
+            return audio
+        except Exception as error:
+            return error
+        finally:
+            self._busy_s += self._clock() - started_s
+
+    def _settle(self, entry: _Entry, outcome: Pcm | Exception) -> None:
+        if entry.answer.done():
+            self._counts["abandoned"] += 1
+        elif isinstance(outcome, Exception):
+            self._counts["failed"] += 1
+            entry.answer.set_exception(_as_service_error(outcome, entry.item))
+        else:
+            self._counts["done"] += 1
+            entry.answer.set_result(outcome)
+
+    def _closing_error(self) -> Unavailable:
+        return Unavailable("this replica is closing and takes no more units: send the request again")
+
+
+def _as_service_error(error: Exception, item: EngineInput) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    unit = item.unit
+    logs.failure("engine_failed", error, request_id=unit.request_id, job_id=unit.job_id, unit=unit.index)
+    wrapped = EngineError(f"the engine failed on unit {unit.index} of the text: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,81 @@
+"""The Serve shell of the job runner."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serve_app import logs
+from serve_app.deployments.handles import SynthesizerHandle
+from serve_app.deployments.voice_cache import VoiceCacheArgs
+from serve_app.job_runner import JobRunner, RunnerSettings
+from serve_app.jobs import JobRef
+from serve_app.models import speaking
+from serve_app.settings import BuildArgs, ModelSettings
+from serve_app.speech import Speaker
+from serve_app.storage import ObjectStore
+
+__all__ = ["Jobs", "speaker_for"]
+
+
+STOP_MARGIN_S = 10.0
+"""Before Serve's own patience ends, jobs are stopped in an orderly way."""
+
+
+class Jobs:
+    """One replica runs a bounded number of jobs; the rest wait in the store."""
+
+    def __init__(
+        self,
+        args: BuildArgs,
+        models: tuple[ModelSettings, ...],
+        store: ObjectStore,
+        voices: VoiceCacheArgs,
+        synthesizers: Mapping[str, DeploymentHandle[Any]],
+    ) -> None:
+        logs.configure(args.log_level)
+        self._drain_s = max(0.0, args.jobs.graceful_shutdown_timeout_s - STOP_MARGIN_S)
+        settings = RunnerSettings(
+            replica_id=serve.get_replica_context().replica_id.unique_id,
+            max_running_jobs=args.jobs.max_running_jobs,
+            max_runs=args.jobs.max_runs,
+            heartbeat_s=args.jobs.heartbeat_s,
+            dead_after_s=args.jobs.dead_after_s,
+            sweep_s=args.jobs.sweep_s,
+        )
+        self._runner = JobRunner(store, speaker_for(models, store, voices, synthesizers).speak, settings)
+        self._background = asyncio.create_task(self._runner.serve())
+
+    async def start(self, ref: JobRef) -> None:
+        """Run the job if there is room here; otherwise a sweep finds it in the store."""
+        await self._runner.start(ref)
+
+    async def run(self, ref: JobRef) -> None:
+        """Start the job and return when this replica is done with it."""
+        await self._runner.start(ref)
+        await self._runner.wait(ref)
+
+    async def check_health(self) -> None:
+        """A replica whose heartbeat has stopped must not live on."""
+        if self._background.done():
+            self._background.result()
+
+    async def __del__(self) -> None:
+        await self._runner.close(self._drain_s)  # the heartbeat goes on until the last job has ended
+        self._background.cancel()
+
+
+def speaker_for(
+    models: tuple[ModelSettings, ...],
+    store: ObjectStore,
+    voices: VoiceCacheArgs,
+    synthesizers: Mapping[str, DeploymentHandle[Any]],
+) -> Speaker:
+    """A Speaker that reaches every model's replicas through its handle."""
+    speaking_models = {
+        model.name: speaking(model, SynthesizerHandle(synthesizers[model.name], model.name, model.retry_after_s))
+        for model in models
+    }
+    return Speaker(speaking_models, voices.client(store))

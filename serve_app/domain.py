@@ -1,0 +1,137 @@
+"""The nouns that pass between layers, and the protocols they pass through.
+
+Knows nothing of HTTP, Ray, S3 or any model. Everything here is immutable and crosses process
+boundaries by pickle, so it holds plain values and numpy arrays only.
+
+    SpeechRequest -> plan -> Unit (x n) -> engine -> Pcm (x n) -> assemble -> Speech
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BUILTIN",
+    "DEFAULT_TENANT",
+    "SAMPLE_RATE_HZ",
+    "JobState",
+    "Pcm",
+    "Speech",
+    "SpeechRequest",
+    "Synthesizer",
+    "Unit",
+    "Voice",
+    "VoiceRef",
+    "VoiceStats",
+]
+
+SAMPLE_RATE_HZ = 24_000
+"""Every waveform between layers is mono at this rate."""
+
+DEFAULT_TENANT = "default"
+BUILTIN = "builtin"
+"""The version of a voice that lives inside an engine, not in the store."""
+
+Pcm = NDArray[np.float32]
+"""Waveform: shape (samples,), mono, 24 kHz, in [-1, 1]."""
+
+JobState = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceRef:
+    """Which voice, and which version of it: fixed when a request is accepted.
+
+    `version` changes whenever the audio or the text of the voice changes; BUILTIN for a voice
+    that comes with an engine.
+    """
+
+    name: str
+    version: str
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def builtin(self) -> bool:
+        return self.version == BUILTIN
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceStats:
+    """What planning needs of a voice: seconds of reference audio, UTF-8 bytes of reference text (0: none)."""
+
+    duration_s: float
+    text_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A canonical voice: decoded reference audio with its text ("" where none is stored)."""
+
+    ref: VoiceRef
+    audio: Pcm = field(repr=False)  # (samples,), mono, 24 kHz
+    text: str
+
+    @property
+    def size_bytes(self) -> int:
+        return self.audio.nbytes + len(self.text.encode())
+
+    @property
+    def stats(self) -> VoiceStats:
+        return VoiceStats(len(self.audio) / SAMPLE_RATE_HZ, len(self.text.encode()))
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """Speech as it was accepted: model, voice version and seed are already decided.
+
+    `speed` is a factor on the speaking rate (1.0 natural, 2.0 twice as fast).
+    """
+
+    text: str
+    model: str
+    voice: VoiceRef
+    speed: float
+    seed: int
+    request_id: str
+    tenant: str = DEFAULT_TENANT
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The piece of a text that a replica works on. `frames` is its budget in mel frames (93.75 a second),
+    an estimate that batching groups by, never a length that the audio is cut to."""
+
+    index: int
+    text: str
+    voice: VoiceRef
+    speed: float
+    seed: int
+    frames: int
+    request_id: str
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Assembled audio and what made it. `draft` is true for a preview rendering: speech, but no clone."""
+
+    audio: Pcm = field(repr=False)  # (samples,), mono, 24 kHz
+    model: str
+    seed: int
+    draft: bool
+    units: int
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.audio) / SAMPLE_RATE_HZ
+
+
+class Synthesizer(Protocol):
+    """A way to have one unit spoken: a replica's handle, or the replica's own class in a test."""
+
+    async def synthesize(self, unit: Unit) -> Pcm:
+        """Speak `unit`. Raises EngineError, UnusableVoice, InvalidText, VoiceNotFound or Overloaded."""
+        ...

@@ -1,0 +1,259 @@
+"""One tree of errors: the class says the HTTP status, the machine-readable code and whether a retry can help.
+
+ServiceError
+|-- InvalidRequest                400  a field is missing, malformed or out of range
+|   |-- InvalidText               400  nothing in the text can be spoken
+|   |-- InvalidVoiceName          400
+|   |-- UnsupportedFormat         400
+|   |-- PayloadTooLarge           413
+|   |-- InvalidAudio              422  the bytes are not audio that can be read
+|   `-- UnusableVoice             422  this voice cannot be spoken by this model
+|-- NotFound                      404
+|   |-- VoiceNotFound, ModelNotFound, JobNotFound, ObjectNotFound
+|-- UrlRefused                    403  a signed URL is expired or was altered
+|-- HostRefused                   403  called by a name, or from a page, that is not the service's
+|-- Conflict                      409
+|   |-- NameReserved                   the name belongs to a built-in voice
+|   `-- VoiceReplaced                  the voice changed after the request was accepted
+|-- Overloaded                    429  the queue is full; Retry-After says when to come again
+|-- Unavailable                   503  not ready yet
+|-- StorageError                  503  the object store did not do what was asked
+|   |-- StorageUnreachable             no answer, a time-out, a 5xx
+|   |-- StorageDenied                  the store refused (403): never the same as NotFound
+|   |-- StorageMisconfigured           endpoint, key, bucket, region or clock is wrong
+|   `-- ObjectCorrupt                  bytes do not match their recorded sha256
+|-- EngineError                   500  synthesis failed
+|   `-- ModelLoadFailed                the model could not be loaded or warmed
+`-- ConfigError                   500  deploy.yaml or the environment is wrong; ends a deployment
+
+Every error takes one positional message: exceptions with keyword-only arguments do not survive
+pickling between replicas. The message names the key, the value and the remedy.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "ConfigError",
+    "Conflict",
+    "EngineError",
+    "HostRefused",
+    "InvalidAudio",
+    "InvalidRequest",
+    "InvalidText",
+    "InvalidVoiceName",
+    "JobNotFound",
+    "ModelLoadFailed",
+    "ModelNotFound",
+    "NameReserved",
+    "NotFound",
+    "ObjectCorrupt",
+    "ObjectNotFound",
+    "Overloaded",
+    "PayloadTooLarge",
+    "ServiceError",
+    "StorageDenied",
+    "StorageError",
+    "StorageMisconfigured",
+    "StorageUnreachable",
+    "Unavailable",
+    "UnsupportedFormat",
+    "UnusableVoice",
+    "UrlRefused",
+    "VoiceNotFound",
+    "VoiceReplaced",
+]
+
+
+class ServiceError(Exception):
+    """Base of all errors that a client may see. `message` is written for the person who can mend it."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "server_error"
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(ServiceError):
+    """The request cannot be met as it is; sending it again unchanged cannot help."""
+
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+
+
+class InvalidText(InvalidRequest):
+    """Nothing in the text can be spoken."""
+
+    code = "invalid_text"
+
+
+class InvalidVoiceName(InvalidRequest):
+    """The name does not match the pattern for voice names."""
+
+    code = "invalid_voice_name"
+
+
+class UnsupportedFormat(InvalidRequest):
+    """The audio format asked for is not one that is served."""
+
+    code = "unsupported_format"
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The body, text or file is over its limit."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class InvalidAudio(InvalidRequest):
+    """The uploaded bytes cannot be read as audio."""
+
+    status = 422
+    code = "invalid_audio"
+
+
+class UnusableVoice(InvalidRequest):
+    """The voice exists, but the selected model cannot speak with it."""
+
+    status = 422
+    code = "unusable_voice"
+
+
+class NotFound(ServiceError):
+    """What was named does not exist, or not for this tenant."""
+
+    status = 404
+    code = "not_found"
+    type = "invalid_request_error"
+
+
+class VoiceNotFound(NotFound):
+    """No voice has this name."""
+
+    code = "voice_not_found"
+
+
+class ModelNotFound(NotFound):
+    """No deployed model has this name."""
+
+    code = "model_not_found"
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+    code = "job_not_found"
+
+
+class ObjectNotFound(NotFound):
+    """The store has no object at this key."""
+
+    code = "object_not_found"
+
+
+class UrlRefused(ServiceError):
+    """A signed URL has expired or does not carry the signature of its path."""
+
+    status = 403
+    code = "url_refused"
+    type = "invalid_request_error"
+
+
+class HostRefused(ServiceError):
+    """The request was sent to a name, or by a page, that is not this service's."""
+
+    status = 403
+    code = "host_refused"
+    type = "invalid_request_error"
+
+
+class Conflict(ServiceError):
+    """The request contradicts what is stored."""
+
+    status = 409
+    code = "conflict"
+    type = "invalid_request_error"
+
+
+class NameReserved(Conflict):
+    """The name belongs to a built-in voice."""
+
+    code = "name_reserved"
+
+
+class VoiceReplaced(Conflict):
+    """The voice was replaced after the request was accepted."""
+
+    code = "voice_replaced"
+
+
+class Overloaded(ServiceError):
+    """The queue is full."""
+
+    status = 429
+    code = "overloaded"
+    type = "rate_limit_error"
+    retry_after_s = 5
+
+
+class Unavailable(ServiceError):
+    """Not ready, or a part that the answer needs is gone for the moment."""
+
+    status = 503
+    code = "unavailable"
+    retry_after_s = 5
+
+
+class StorageError(ServiceError):
+    """The object store did not do what was asked."""
+
+    status = 503
+    code = "storage_error"
+    retry_after_s = 5
+
+
+class StorageUnreachable(StorageError):
+    """No connection, no answer in time, or a server error after all retries."""
+
+    code = "storage_unreachable"
+
+
+class StorageDenied(StorageError):
+    """The store answered 403 for reasons of permission. Never confused with a missing object."""
+
+    code = "storage_denied"
+
+
+class StorageMisconfigured(StorageError):
+    """Endpoint, credentials, bucket, region or clock is wrong; the message names the variable to change."""
+
+    code = "storage_misconfigured"
+
+
+class ObjectCorrupt(StorageError):
+    """The bytes read do not have the sha256 that was recorded when they were written."""
+
+    code = "object_corrupt"
+
+
+class EngineError(ServiceError):
+    """The engine failed on this unit."""
+
+    code = "synthesis_failed"
+
+
+class ModelLoadFailed(EngineError):
+    """The model could not be loaded or warmed: the replica must not start."""
+
+    code = "model_load_failed"
+
+
+class ConfigError(ServiceError):
+    """deploy.yaml or the environment is wrong."""
+
+    code = "config_error"

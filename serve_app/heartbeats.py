@@ -1,0 +1,87 @@
+"""Which Jobs replicas live: each writes one object now and then, and the others watch whether it still changes.
+
+A replica is dead when its heartbeat's etag has not changed for `dead_after_s` on the *observer's* monotonic clock,
+so no two machines' clocks are compared. Methods block on the store: async callers run them in a thread.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from serve_app import keys
+from serve_app.errors import ObjectNotFound
+from serve_app.storage import ObjectStore
+
+__all__ = ["Counters", "Heartbeats", "Liveness"]
+
+KEPT_S = 86_400
+"""By two machines' wall clocks, so far beyond any difference between them."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a replica did since it started; written into its heartbeat for `/health`.
+
+    `pending` are the markers that its last sweep saw: jobs that wait or run, here or elsewhere.
+    """
+
+    running: int = 0
+    pending: int = 0
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
+class Liveness:
+    """Judges by change alone, whatever a heartbeat says."""
+
+    def __init__(self, dead_after_s: float, clock: Callable[[], float]) -> None:
+        self._dead_after_s = dead_after_s
+        self._clock = clock
+        self._seen: dict[str, tuple[str | None, float]] = {}
+
+    def is_dead(self, name: str, beat: str | None) -> bool:
+        """`beat` is what the heartbeat looks like now (None: there is none)."""
+        now = self._clock()
+        if name not in self._seen or self._seen[name][0] != beat:
+            self._seen[name] = (beat, now)
+            return False
+        return now - self._seen[name][1] >= self._dead_after_s
+
+
+class Heartbeats:
+    """One replica's own heartbeat, and its view of the others'."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        replica_id: str,
+        dead_after_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._key = keys.heartbeat(replica_id)
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._liveness = Liveness(dead_after_s, clock)
+
+    def beat(self, counters: Counters) -> None:
+        """Write this replica's heartbeat; the clock in it makes every one different."""
+        body = json.dumps({"schema_version": 1, "at": self._clock(), **asdict(counters)}).encode()
+        self._store.put(self._key, body, content_type="application/json")
+
+    def is_dead(self, replica_id: str) -> bool:
+        """Whether that replica's heartbeat stopped long enough ago. False the first time it is looked at."""
+        try:
+            beat = self._store.get(keys.heartbeat(replica_id)).info.etag
+        except ObjectNotFound:
+            beat = None
+        return self._liveness.is_dead(replica_id, beat)
+
+    def forget_old(self) -> None:
+        """Remove what replicas left that are gone for a day; without a heartbeat they count as dead all the same."""
+        for info in self._store.list(keys.heartbeat()).items:
+            if self._wall_clock() - info.last_modified.timestamp() > KEPT_S:
+                self._store.delete(info.key)

@@ -1,0 +1,81 @@
+"""Where things lie in the store. One place, because the layout is a promise.
+
+`voices/`, `output/` and `timings/` are the layout of the worker that this service replaces. The default
+tenant has those bare keys; any other tenant has the same tree under `tenants/{tenant}/`. Records carry
+their schema version in the key (`.v1.json`).
+"""
+
+from serve_app.domain import DEFAULT_TENANT
+
+__all__ = [
+    "SHARDS",
+    "audio",
+    "call",
+    "heartbeat",
+    "job",
+    "pending",
+    "tenant_prefix",
+    "voice_audio",
+    "voice_record",
+    "voice_text",
+    "voices_prefix",
+    "worker_output",
+]
+
+
+def tenant_prefix(tenant: str) -> str:
+    """What every key of `tenant` starts with: "" for the default tenant."""
+    return "" if tenant == DEFAULT_TENANT else f"tenants/{tenant}/"
+
+
+def voices_prefix(tenant: str) -> str:
+    return f"{tenant_prefix(tenant)}voices/"
+
+
+def voice_audio(tenant: str, name: str) -> str:
+    return f"{voices_prefix(tenant)}{name}.wav"
+
+
+def voice_text(tenant: str, name: str) -> str:
+    return f"{voices_prefix(tenant)}{name}.txt"
+
+
+def voice_record(tenant: str, name: str) -> str:
+    """The consent note of a voice that came through this service."""
+    return f"{voices_prefix(tenant)}{name}.v1.json"
+
+
+SHARDS = tuple("0123456789abcdef")
+"""A job's shard is the last hex digit of its id, the random end of a UUIDv7: scans are split evenly by it."""
+
+
+def job(tenant: str, job_id: str, name: str = "") -> str:
+    """Key of one record of a job, or (name "") the prefix of them all."""
+    return f"{tenant_prefix(tenant)}jobs/{job_id[-1]}/{job_id}/{name}"
+
+
+def pending(shard: str, tenant: str = "", job_id: str = "") -> str:
+    """Key of a job's pending marker, or the prefix of a shard's markers.
+
+    Markers of all tenants lie together, the oldest first, so that a sweeper need not know the tenants.
+    """
+    return f"pending/{shard}/{job_id}.{tenant}" if job_id else f"pending/{shard}/"
+
+
+def heartbeat(replica_id: str = "") -> str:
+    return f"heartbeats/{replica_id}.v1.json" if replica_id else "heartbeats/"
+
+
+def audio(tenant: str, sha256: str) -> str:
+    """Key of content-addressed audio."""
+    return f"{tenant_prefix(tenant)}audio/{sha256}"
+
+
+def worker_output(tenant: str, job_id: str) -> str:
+    """Where the worker that this service replaces wrote a job's audio."""
+    return f"{tenant_prefix(tenant)}output/{job_id}.wav"
+
+
+def call(tenant: str, call_id: str) -> str:
+    """Key of the answer to a call that was no job (list_voices and the like), for clients that ask for it by id."""
+    return f"{tenant_prefix(tenant)}calls/{call_id[-1]}/{call_id}.v1.json"

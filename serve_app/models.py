@@ -1,0 +1,86 @@
+"""What each kind of engine means to the rest: its entry in the catalog, its units, and how it is loaded.
+
+Engines are imported only when one is loaded, so neither the builder nor the ingress ever imports torch.
+"""
+
+from serve_app.catalog import Model
+from serve_app.domain import Synthesizer, VoiceStats
+from serve_app.engine import f5
+from serve_app.engine.protocol import Engine
+from serve_app.errors import ModelLoadFailed
+from serve_app.planning import PREVIEW_LIMITS, UnitLimits, limits_for_f5
+from serve_app.settings import F5Settings, ModelSettings, PreviewSettings
+from serve_app.speech import SpeakingModel
+from serve_app.weights import NEEDS_F5_PACKAGES, F5Files, f5_files
+
+__all__ = ["describe", "load_engine", "speaking"]
+
+PREVIEW_OVERLAP_S = 0.01
+F5_OVERLAP_S = 0.15  # upstream's cross_fade_duration
+
+
+def describe(model: ModelSettings) -> Model:
+    """The model as clients see it."""
+    if isinstance(model, PreviewSettings):
+        return Model(
+            name=model.name,
+            engine="preview",
+            draft=True,
+            builtin_voices=("heart",),
+            default_voice="heart",
+            license="Apache-2.0",
+            language="en",
+        )
+    return Model(
+        name=model.name,
+        engine="f5",
+        draft=False,
+        builtin_voices=tuple(f5.BUILTIN_VOICES),
+        default_voice=next(iter(f5.BUILTIN_VOICES)),
+        license="code MIT; published weights CC-BY-NC-4.0 (no commercial use)",
+        language="en, zh",
+    )
+
+
+def speaking(model: ModelSettings, synthesizer: Synthesizer) -> SpeakingModel:
+    """How to plan for the model and where to have its units spoken."""
+    if isinstance(model, PreviewSettings):
+        return SpeakingModel(synthesizer, _preview_limits, PREVIEW_OVERLAP_S, draft=True)
+    return SpeakingModel(synthesizer, _f5_limits, F5_OVERLAP_S, draft=False)
+
+
+def load_engine(model: ModelSettings) -> Engine:
+    """Load the model into this process. Raises ModelLoadFailed with the cause."""
+    if isinstance(model, F5Settings):
+        return _load_f5(model)
+    from serve_app.engine.preview import PreviewEngine
+
+    return PreviewEngine(threads=model.threads)
+
+
+def _load_f5(model: F5Settings) -> Engine:
+    weights = model.weights
+    given = F5Files(weights.checkpoint, weights.vocoder, weights.vocab, weights.config) if weights else None
+    files = f5_files(given)
+    try:
+        from serve_app.engine.load import F5Weights
+    except ImportError as error:
+        raise ModelLoadFailed(NEEDS_F5_PACKAGES) from error
+
+    return f5.F5Engine(
+        F5Weights(checkpoint=files.checkpoint, vocoder=files.vocoder, vocab=files.vocab, config=files.config),
+        device=model.device,
+        dtype=model.dtype,
+        nfe_steps=model.nfe_steps,
+        cfg_strength=model.cfg_strength,
+        attention=model.attention,
+        threads=model.threads,
+    )
+
+
+def _preview_limits(stats: VoiceStats | None, speed: float) -> UnitLimits:
+    return PREVIEW_LIMITS
+
+
+def _f5_limits(stats: VoiceStats | None, speed: float) -> UnitLimits:
+    return limits_for_f5(stats or next(iter(f5.BUILTIN_VOICES.values())), speed)

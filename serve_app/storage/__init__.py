@@ -1,0 +1,21 @@
+"""Where objects are kept: one protocol, and the stores that keep it."""
+
+from serve_app.storage.directory import DirectoryStore
+from serve_app.storage.memory import MemoryStore
+from serve_app.storage.probe import probe
+from serve_app.storage.protocol import ObjectInfo, ObjectStore, Page, StoredObject
+from serve_app.storage.s3 import S3Config, S3Store
+from serve_app.storage.signing import UrlSigner
+
+__all__ = [
+    "DirectoryStore",
+    "MemoryStore",
+    "ObjectInfo",
+    "ObjectStore",
+    "Page",
+    "S3Config",
+    "S3Store",
+    "StoredObject",
+    "UrlSigner",
+    "probe",
+]

@@ -1,0 +1,74 @@
+"""What the service asks of an object store: six methods that S3, a directory and a dict can all keep.
+
+Keys are relative POSIX paths such as `voices/anna.wav`. Methods block: async callers run them in a
+thread. No method promises compare-and-swap, so nothing above may need it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+__all__ = ["ObjectInfo", "ObjectStore", "Page", "StoredObject"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What is known of an object without reading it. `etag` changes whenever the bytes do.
+
+    `sha256` is the hex digest recorded at writing; None for objects that others wrote, and in listings.
+    """
+
+    key: str
+    size_bytes: int
+    etag: str
+    last_modified: datetime  # timezone-aware, UTC
+    content_type: str = "application/octet-stream"
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object's bytes with its description, both from one read."""
+
+    info: ObjectInfo
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing, in key order. `next_after` is what to pass as `after` for the rest; None at the end."""
+
+    items: Sequence[ObjectInfo]
+    next_after: str | None
+
+
+class ObjectStore(Protocol):
+    """Raises StorageUnreachable, StorageDenied or StorageMisconfigured from any method."""
+
+    def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
+        """Write the whole object or nothing; a reader sees the old bytes or the new ones, never a mix."""
+        ...
+
+    def get(self, key: str) -> StoredObject:
+        """Read it and check it against its recorded sha256. Raises ObjectNotFound, ObjectCorrupt."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """Describe it. Raises ObjectNotFound."""
+        ...
+
+    def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
+        """Keys that start with `prefix` and sort behind `after` (code-point order), at most `limit` (1..1000)."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove it; nothing happens if it is not there."""
+        ...
+
+    def url(self, key: str, *, expires_s: int, filename: str) -> str:
+        """A URL that reads this object without credentials until it expires, saved as `filename`.
+
+        Absolute for S3 (presigned). A path with query for a store that the ingress serves itself.
+        """
+        ...

@@ -1,0 +1,13 @@
+"""Real services on real ports. Each module starts its own, one after the other: the machine has two cores."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    """Patient enough for a minute of audio."""
+    with httpx.Client(timeout=120) as client:
+        yield client

@@ -1,0 +1,223 @@
+"""Preview and f5 (a tiny random checkpoint) in one application over a real S3 store."""
+
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import runpod
+import yaml
+
+from serve_app.audio import decode, encode
+from tests.support.running import ROOT, RunningService, ended, environment, free_port, running, until
+from tests.support.seaweedfs import run_seaweedfs
+from tests.support.sentences import SENTENCES
+from tests.support.tiny_f5 import write_tiny_f5
+from tests.support.transcribe import error_rate_over_sentences
+
+MAX_WER = 0.06
+BUCKET = "speech"
+LONG_TEXT = " ".join(SENTENCES * 40)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
+    weights = write_tiny_f5(folder / "f5")
+    port = free_port()
+    config = folder / "deploy.yaml"
+    config.write_text(yaml.safe_dump(_config(weights)))
+    command = [sys.executable, "-m", "serve_app.launcher", str(config), "--port", str(port)]
+    with run_seaweedfs(folder / "s3") as s3:
+        s3.create_bucket(BUCKET)
+        env = environment(
+            S3_BUCKET=BUCKET,
+            AWS_ACCESS_KEY_ID=s3.access_key_id,
+            AWS_SECRET_ACCESS_KEY=s3.secret_access_key,
+            AWS_REGION="us-east-1",
+            AWS_ENDPOINT_URL=s3.endpoint_url,
+        )
+        with running(command, port, env) as service:
+            yield service
+
+
+def _config(weights) -> dict:
+    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
+    args = config["applications"][0]["args"]
+    quick = {"upscale_delay_s": 0.5, "downscale_delay_s": 1, "metrics_interval_s": 0.5, "look_back_period_s": 1}
+    args["models"] = [
+        {
+            "engine": "preview",
+            "max_ongoing_requests": 4,
+            "num_cpus": 0.1,
+            "autoscaling": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1} | quick,
+        },
+        {
+            "engine": "f5",
+            "weights": {
+                name: str(getattr(weights, name))
+                for name in ("checkpoint", "vocoder", "vocab", "config")
+                if getattr(weights, name)
+            },
+            "device": "cpu",
+            "nfe_steps": 4,
+            "max_ongoing_requests": 1,
+            "max_queued_requests": 2,
+            "retry_after_s": 7,
+            "threads": 1,  # two torch threads on two shared cores wait for each other
+            "num_gpus": 0,
+            "num_cpus": 0.1,
+        },
+    ]
+    args["default_model"] = "preview"
+    args["jobs"] |= {"heartbeat_s": 0.5, "dead_after_s": 2, "sweep_s": 0.5}
+    return config
+
+
+def status_of(client: httpx.Client, service: RunningService, job_id: str) -> dict:
+    return client.get(f"{service.url}/status/{job_id}").json()
+
+
+def test_ten_sentences_over_s3_are_understood(service: RunningService, client: httpx.Client):
+    """The same as on a directory: /run writes to the bucket, the presigned URL reads from it, WER at most 6 %."""
+
+    def speak(text: str) -> bytes:
+        job_id = client.post(f"{service.url}/run", json={"input": {"text": text, "seed": 1}}).json()["id"]
+        answer = until(lambda: ended(status_of(client, service, job_id)), "job ends")
+        assert answer["status"] == "COMPLETED", answer
+        assert service.url not in answer["output"]["audio_url"]
+        return client.get(answer["output"]["audio_url"]).raise_for_status().content
+
+    assert error_rate_over_sentences(speak) <= MAX_WER
+
+
+def test_openais_own_client_speaks_and_lists(service: RunningService):
+    """The official SDK works with a changed base URL and nothing else."""
+    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key="none")
+    speech = client.audio.speech.create(model="tts-1", voice="alloy", input=SENTENCES[0])
+    assert len(decode(speech.content)) > 24_000
+    assert {"preview", "f5", "tts-1"} <= {model.id for model in client.models.list()}
+
+
+def test_runpods_own_client_runs_a_job(service: RunningService, monkeypatch):
+    """The official SDK works with a changed base URL and nothing else."""
+    monkeypatch.setattr(runpod, "endpoint_url_base", f"{service.url}/v2")  # as RUNPOD_ENDPOINT_BASE_URL would
+    endpoint = runpod.Endpoint("any-endpoint", api_key="none")
+    job = endpoint.run({"input": {"text": SENTENCES[0], "seed": 1}})
+    output = job.output(timeout=60)
+    assert (output["status"], output["job_id"], job.status()) == ("completed", job.job_id, "COMPLETED")
+    assert endpoint.run_sync({"input": {"endpoint": "status", "job_id": job.job_id}})["status"] == "COMPLETED"
+
+
+def test_the_request_id_is_one_in_header_body_and_log(service: RunningService, client: httpx.Client):
+    """Whether the client sent one or not, the id that it sees finds the log lines."""
+    for sent in ({}, {"x-request-id": "from the client 1"}):
+        answer = client.post(f"{service.url}/v1/audio/speech", json={"input": " "}, headers=sent)
+        request_id = answer.json()["error"]["request_id"]
+        assert answer.headers.get_list("x-request-id") == [request_id]
+        assert not sent or request_id == sent["x-request-id"]
+        until(lambda wanted=f'"request_id": "{request_id}"': wanted in service.printed, "logged")
+
+
+def test_a_full_queue_answers_429_with_retry_after(service: RunningService, client: httpx.Client):
+    """More f5 requests at once than its queue takes: some are spoken, the rest are told when to come again."""
+    body = {"input": SENTENCES[0], "model": "f5", "response_format": "pcm"}
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: client.post(f"{service.url}/v1/audio/speech", json=body), range(12)))
+    assert {answer.status_code for answer in answers} == {200, 429}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert (refused.headers["retry-after"], refused.json()["error"]["code"]) == ("7", "overloaded")
+
+
+def test_a_synchronous_wait_that_ends_does_not_end_the_job(service: RunningService, client: httpx.Client):
+    """/runsync answers when its wait is over; the job goes on in the same run."""
+    answer = client.post(f"{service.url}/runsync?wait=1000", json={"input": {"text": LONG_TEXT, "seed": 2}}).json()
+    assert answer["status"] in ("IN_QUEUE", "IN_PROGRESS")
+    until(lambda: status_of(client, service, answer["id"])["status"] == "COMPLETED", "job ends", 180)
+    runs = [line for line in service.printed.splitlines() if answer["id"] in line and '"job_started"' in line]
+    assert len(runs) == 1
+
+
+def test_f5_speaks_with_an_uploaded_voice_beside_preview(service: RunningService, client: httpx.Client):
+    """One application, two models: f5 takes an uploaded voice, says that it is no draft, and a seed decides."""
+    reference = client.post(
+        f"{service.url}/v1/audio/speech", json={"input": SENTENCES[1], "response_format": "wav", "seed": 1}
+    ).content
+    created = client.post(
+        f"{service.url}/v1/audio/voices",
+        data={"name": "anna", "ref_text": SENTENCES[1], "consent": "synthetic"},
+        files={"audio_sample": ("anna.wav", reference)},
+    )
+    assert created.status_code == 201, created.text
+    body = {"input": SENTENCES[2], "model": "f5", "voice": "anna", "response_format": "pcm", "seed": 5}
+    first, again = (client.post(f"{service.url}/v1/audio/speech", json=body) for _ in range(2))
+    assert first.status_code == 200, first.text
+    assert (first.headers["x-model"], first.headers["x-draft"]) == ("f5", "false")
+    assert first.content == again.content
+    assert len(first.content) > 2 * 24_000
+    other = client.post(f"{service.url}/v1/audio/speech", json=body | {"seed": 6})
+    assert other.content != first.content
+
+
+def test_f5_refuses_a_voice_without_text(service: RunningService, client: httpx.Client):
+    """422 that says what to send; nothing falls back to another voice or model."""
+    sample = encode(decode(client.post(f"{service.url}/v1/audio/speech", json={"input": SENTENCES[0]}).content), "wav")
+    client.post(f"{service.url}/v1/audio/voices", data={"name": "mute"}, files={"audio_sample": ("m.wav", sample)})
+    answer = client.post(f"{service.url}/v1/audio/speech", json={"input": "Hi.", "model": "f5", "voice": "mute"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unusable_voice")
+    assert "ref_text" in answer.json()["error"]["message"]
+
+
+def test_a_job_survives_its_jobs_replica(service: RunningService, client: httpx.Client):
+    """SIGKILL of the Jobs replica in mid-job: another run completes it."""
+    job_id = client.post(f"{service.url}/run", json={"input": {"text": LONG_TEXT, "seed": 1}}).json()["id"]
+    until(lambda: status_of(client, service, job_id)["status"] == "IN_PROGRESS", "job begins")
+    (replica,) = service.replicas("Jobs")
+    os.kill(replica["pid"], signal.SIGKILL)
+    answer = until(lambda: ended(status_of(client, service, job_id)), "job ends", 180)
+    assert answer["status"] == "COMPLETED", answer
+    assert answer["output"]["duration"] > 400
+    runs = [line for line in service.printed.splitlines() if job_id in line and '"job_started"' in line]
+    assert len(runs) == 2
+
+
+def test_preview_scales_to_two_replicas_and_back(service: RunningService, client: httpx.Client):
+    """Under load the dashboard shows two replicas of preview; when it ends, one."""
+    assert len(service.replicas("preview")) == 1
+    jobs = [client.post(f"{service.url}/run", json={"input": {"text": LONG_TEXT}}).json()["id"] for _ in range(3)]
+    until(lambda: len(service.replicas("preview")) == 2, "scales up", 120)
+    for job_id in jobs:
+        until(lambda job_id=job_id: status_of(client, service, job_id)["status"] == "COMPLETED", "job ends", 180)
+    until(lambda: len(service.replicas("preview")) == 1, "scales down", 120)
+
+
+def test_status_calls_reach_no_model(service: RunningService, client: httpx.Client):
+    """After a job, asking for it in every form logs no further unit."""
+    job_id = client.post(f"{service.url}/runsync", json={"input": {"text": SENTENCES[3]}}).json()["id"]
+
+    def units() -> int:
+        return sum('"unit_started"' in line for line in service.printed.splitlines())
+
+    until(lambda: any('"unit_done"' in line and job_id in line for line in service.printed.splitlines()), "logged")
+    before = units()
+    for _ in range(3):
+        status_of(client, service, job_id)
+        client.post(f"{service.url}/runsync", json={"input": {"endpoint": "result", "job_id": job_id}})
+    until(
+        lambda: sum('"answered_from_store"' in line and job_id in line for line in service.printed.splitlines()) >= 6,
+        "logged",
+    )
+    assert units() == before
+
+
+def test_nothing_of_the_f5_weights_is_in_the_ingress(service: RunningService):
+    """Ingress and Jobs replicas never load torch."""
+    for name in ("Ingress", "Jobs"):
+        for replica in service.replicas(name):
+            assert "libtorch" not in Path(f"/proc/{replica['pid']}/maps").read_text()
+    (f5,) = service.replicas("f5")
+    assert "libtorch" in Path(f"/proc/{f5['pid']}/maps").read_text()

@@ -1,0 +1,107 @@
+"""The whole service in one process: a memory store, fake engines, the real everything else. No Ray, no sockets."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+
+from serve_app.api import Services, create_app
+from serve_app.api.acceptance import Acceptance
+from serve_app.catalog import Catalog, Model
+from serve_app.domain import VoiceRef, VoiceStats
+from serve_app.engine.fake import FakeEngine
+from serve_app.job_client import JobClient
+from serve_app.job_runner import JobRunner
+from serve_app.jobs import JobRef
+from serve_app.planning import PREVIEW_LIMITS
+from serve_app.settings import LimitSettings
+from serve_app.speech import Speaker, SpeakingModel
+from serve_app.storage import MemoryStore, ObjectStore, UrlSigner
+from serve_app.synthesis import SynthesisService
+from serve_app.voice_cache import VoiceCache
+from serve_app.voices import VoiceLibrary
+from tests.support.jobs import runner_settings
+
+VOICE_CACHE_BYTES = 64 * 1024 * 1024
+
+
+class Voices:
+    """The cache without its actor."""
+
+    def __init__(self, library: VoiceLibrary) -> None:
+        async def load(ref: VoiceRef):
+            return library.load(ref)
+
+        self._cache = VoiceCache(load, VOICE_CACHE_BYTES)
+        self.get = self._cache.get
+
+    async def stats(self, ref: VoiceRef) -> VoiceStats:
+        return (await self.get(ref)).stats
+
+
+class LocalRunners:
+    """One JobRunner in this process."""
+
+    def __init__(self, runner: JobRunner) -> None:
+        self.runner = runner
+
+    async def start(self, ref: JobRef) -> None:
+        await self.runner.start(ref)
+
+    async def run(self, ref: JobRef) -> None:
+        await self.runner.start(ref)
+        await self.runner.wait(ref)
+
+
+@dataclass
+class LocalService:
+    """`engine` counts what was synthesised; `client` speaks HTTP to the application in memory."""
+
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    signer: UrlSigner = field(default_factory=lambda: UrlSigner(b"k" * 32))
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    not_ready: dict[str, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic  # what a job's pauses between runs are measured by
+
+    def __post_init__(self) -> None:
+        self.store: ObjectStore = MemoryStore(self.signer)
+        self.library = VoiceLibrary(self.store, reserved={"heart", "nature"})
+        voices = Voices(self.library)
+        self.speaker = Speaker(
+            {
+                name: SpeakingModel(SynthesisService(self.engine, voices, name), _limits, 0.0, draft=draft)
+                for name, draft in (("preview", True), ("f5", False))
+            },
+            voices,
+        )
+        catalog = Catalog(
+            [_model("preview", "heart", draft=True), _model("f5", "nature", draft=False)],
+            model_aliases={"tts-1": "default"},
+            voice_aliases={"alloy": "default"},
+        )
+        self.runner = JobRunner(self.store, self.speaker.speak, runner_settings(), clock=self.clock)
+        self.services = Services(
+            catalog=catalog,
+            acceptance=Acceptance(catalog, self.library, self.limits),
+            speaker=self.speaker,
+            library=self.library,
+            jobs=JobClient(self.store, LocalRunners(self.runner)),
+            store=self.store,
+            limits=self.limits,
+            not_ready=self._not_ready,
+            signer=self.signer,
+        )
+        transport = httpx.ASGITransport(app=create_app(self.services), raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+    async def _not_ready(self) -> dict[str, str]:
+        return self.not_ready
+
+
+def _model(name: str, voice: str, *, draft: bool) -> Model:
+    return Model(name, "fake", draft, (voice,), voice, "Apache-2.0", "en")
+
+
+def _limits(stats: VoiceStats | None, speed: float):
+    return PREVIEW_LIMITS

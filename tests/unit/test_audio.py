@@ -1,0 +1,218 @@
+"""Encoding, joining, stretching and pitch. Reading strangers' files is in test_audio_decoding.py."""
+
+import io
+import itertools
+import wave
+from importlib.resources import files
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from serve_app.audio import (
+    CONTENT_TYPES,
+    AudioFormat,
+    cross_fade,
+    decode,
+    encode,
+    median_pitch_hz,
+    shift_pitch,
+    time_stretch,
+)
+from serve_app.domain import SAMPLE_RATE_HZ, Pcm
+from serve_app.errors import UnsupportedFormat
+
+WAVES = arrays(np.float32, st.integers(1, 200), elements=st.floats(-3, 3, width=32))
+
+
+def tone(frequency_hz: float, duration_s: float = 1.0, *, harmonics: int = 1) -> Pcm:
+    time_s = np.arange(round(duration_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    partials = [np.sin(2 * np.pi * frequency_hz * k * time_s) / k for k in range(1, harmonics + 1)]
+    return np.asarray(0.3 * np.sum(partials, axis=0), np.float32)
+
+
+def rms(audio: Pcm) -> float:
+    return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+
+
+@given(WAVES)
+def test_int16_samples(audio: Pcm) -> None:
+    """What is in range is rounded to the nearest 1/32767; what is not is clipped to full scale."""
+    samples = np.frombuffer(encode(audio, "pcm"), "<i2")
+    expected = [round(min(max(float(value), -1.0), 1.0) * 32767, 3) for value in audio]
+    assert samples.tolist() == pytest.approx(expected, abs=0.501)
+    assert samples[np.abs(audio) >= 1].tolist() == [32767 * np.sign(x) for x in audio[np.abs(audio) >= 1]]
+
+
+@pytest.mark.parametrize("samples", [1, 999, 24_000])
+def test_wav_header(samples: int) -> None:
+    """Sizes, rate and width in the header are those of the file; the samples are those of pcm."""
+    audio = tone(300)[:samples]
+    file = encode(audio, "wav")
+    assert int.from_bytes(file[4:8], "little") == len(file) - 8
+    with wave.open(io.BytesIO(file)) as reader:
+        assert reader.getparams()[:4] == (1, 2, 24_000, samples)
+        assert reader.readframes(samples) == encode(audio, "pcm")
+
+
+@pytest.mark.parametrize("samples", [100, 575, 576, 24_001, 60_000])
+def test_mp3_keeps_every_sample(samples: int) -> None:
+    """Decoded again it has the same length, so neither the start nor the end is lost to the encoder's delay."""
+    assert len(decode(encode(np.resize(tone(300), samples), "mp3"))) == samples
+
+
+def test_mp3_keeps_the_end() -> None:
+    """A tone in the last 100 ms is heard there, at its level, and nowhere else."""
+    audio = tone(440, 2.0)
+    audio[:-2400] = 0.0
+    decoded = decode(encode(audio, "mp3"))
+    assert rms(decoded[-2400:]) == pytest.approx(rms(audio[-2400:]), rel=0.05)
+    assert rms(decoded[:-4800]) < 0.001
+
+
+def test_the_same_audio_gives_the_same_file() -> None:
+    """No format holds a clock or a random number."""
+    assert [encode(tone(300), name) for name in CONTENT_TYPES] == [encode(tone(300), name) for name in CONTENT_TYPES]
+
+
+def test_every_format_has_a_content_type() -> None:
+    """The table and the type name the same formats."""
+    assert tuple(CONTENT_TYPES) == get_args(AudioFormat)
+
+
+def test_unknown_format() -> None:
+    """The error names the field, the value and what is served."""
+    with pytest.raises(UnsupportedFormat, match=r"response_format 'aiff' .*wav, mp3, pcm"):
+        encode(tone(300), "aiff")
+
+
+@pytest.mark.parametrize(
+    ("audio", "reason"),
+    [([], r"\(0,\)"), ([[0.1]], r"\(1, 1\)"), ([0.1, float("nan")], "NaN"), ([float("inf")], "infinity")],
+)
+def test_what_is_no_waveform_is_not_encoded(audio: list[float], reason: str) -> None:
+    """Nothing to encode, or no numbers, is an error of the caller."""
+    with pytest.raises(ValueError, match=reason):
+        encode(np.array(audio, np.float32), "wav")
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=5), st.integers(0, 200))
+def test_cross_fade_length(lengths: list[int], overlap: int) -> None:
+    """Each join shortens the sum by the overlap, or by the shorter of the two waves."""
+    waves = [np.ones(length, np.float32) for length in lengths]
+    joins = sum(min(overlap, a, b) for a, b in itertools.pairwise(lengths))
+    assert len(cross_fade(waves, overlap / SAMPLE_RATE_HZ)) == sum(lengths) - joins
+
+
+@given(st.integers(20, 300), st.integers(20, 300), st.integers(0, 20))
+def test_cross_fade_keeps_a_constant(first: int, second: int, overlap: int) -> None:
+    """Fade-out and fade-in add up to one at every sample."""
+    joined = cross_fade([np.full(n, 0.5, np.float32) for n in (first, second)], overlap / SAMPLE_RATE_HZ)
+    assert joined.tolist() == pytest.approx([0.5] * len(joined))
+
+
+def test_cross_fade_order() -> None:
+    """Waves lie in order, untouched outside the overlap, linear inside it; the inputs are not changed."""
+    waves = [np.full(4, 1, np.float32), np.full(4, 2, np.float32)]
+    assert cross_fade(waves, 2 / SAMPLE_RATE_HZ).tolist() == [1, 1, 1.25, 1.75, 2, 2]
+    assert cross_fade(waves, 0).tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert [wave.tolist() for wave in waves] == [[1] * 4, [2] * 4]
+
+
+@pytest.mark.parametrize(
+    ("waves", "overlap_s", "named"), [([], 0.1, "waves"), ([tone(300)], -0.1, "overlap_s is -0.1")]
+)
+def test_cross_fade_refuses(waves: list[Pcm], overlap_s: float, named: str) -> None:
+    """No waves and a negative overlap are errors."""
+    with pytest.raises(ValueError, match=named):
+        cross_fade(waves, overlap_s)
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.25, 0.5, 0.9, 1.0, 1.1, 2.0, 2.5, 4.0, 10.0])
+def test_stretched_length_and_pitch(factor: float) -> None:
+    """It is as long as the factor says, at the same pitch and level, and the same each time."""
+    audio = tone(150, 3.0, harmonics=8)
+    stretched = time_stretch(audio, factor)
+    assert len(stretched) == round(len(audio) / factor)
+    assert median_pitch_hz(stretched) == pytest.approx(150, rel=0.02)
+    assert rms(stretched) == pytest.approx(rms(audio), rel=0.1)
+    assert np.array_equal(stretched, time_stretch(audio, factor))
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 2.0, 4.0])
+def test_stretching_keeps_the_end(factor: float) -> None:
+    """What sounds in the last 0.2 s still sounds at the end."""
+    audio = tone(300, 2.0)
+    audio[:-4800] = 0.0
+    assert rms(time_stretch(audio, factor)[-round(2400 / factor) :]) > 0.1
+
+
+def test_nothing_to_do() -> None:
+    """A factor or ratio of one returns the audio itself, untouched by any filter."""
+    audio = tone(150)
+    assert time_stretch(audio, 1.0) is audio
+    assert shift_pitch(audio, np.full(len(audio), 150.0), 1.0) is audio
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_stretch_refuses(factor: float) -> None:
+    """A factor that gives no length is an error."""
+    with pytest.raises(ValueError, match="factor is"):
+        time_stretch(tone(300), factor)
+
+
+@pytest.mark.parametrize("frequency_hz", [62, 80, 110, 155, 220, 311, 395])
+@pytest.mark.parametrize("harmonics", [1, 8])
+def test_pitch_of_a_tone(frequency_hz: int, harmonics: int) -> None:
+    """Tones with and without harmonics are found to a half percent."""
+    assert median_pitch_hz(tone(frequency_hz, harmonics=harmonics)) == pytest.approx(frequency_hz, rel=0.005)
+
+
+def test_pitch_is_a_median() -> None:
+    """A short stretch at another pitch, and silence around it, do not move it."""
+    audio = np.concatenate([np.zeros(12_000, np.float32), tone(120, 1.0), tone(300, 0.3)])
+    assert median_pitch_hz(audio) == pytest.approx(120, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        np.zeros(0, np.float32),
+        np.zeros(24_000, np.float32),
+        np.full(24_000, 0.5, np.float32),
+        tone(150, 0.05),
+        np.random.default_rng(1).normal(0, 0.1, 96_000).astype(np.float32),
+    ],
+    ids=["empty", "silence", "constant", "50 ms", "noise"],
+)
+def test_no_pitch(audio: Pcm) -> None:
+    """What has no period has no pitch."""
+    assert median_pitch_hz(audio) is None
+
+
+@pytest.mark.parametrize(("name", "pitch_hz"), [("basic_ref_en.wav", 115), ("basic_ref_zh.wav", 246)])
+def test_pitch_of_a_speaker(name: str, pitch_hz: float) -> None:
+    """Two recorded women; librosa's pYIN gave 115 Hz for the first, whose voice is low."""
+    clip = files("f5_tts").joinpath(f"infer/examples/basic/{name}").read_bytes()
+    assert median_pitch_hz(decode(clip)) == pytest.approx(pitch_hz, rel=0.02)
+
+
+@pytest.mark.parametrize("semitones", [-8, -3, 0, 3, 8])
+def test_shifted_pitch(semitones: int) -> None:
+    """The pitch moves by the interval; length and level stay."""
+    audio, ratio = tone(190, 2.0, harmonics=8), 2 ** (semitones / 12)
+    shifted = shift_pitch(audio, np.full(len(audio), 190.0), ratio)
+    assert median_pitch_hz(shifted) == pytest.approx(190 * ratio, rel=0.01)
+    assert len(shifted) == len(audio)
+    assert shifted.dtype == np.float32
+    assert rms(shifted) == pytest.approx(rms(audio), rel=0.001)
+
+
+def test_unvoiced_sound_is_not_shifted() -> None:
+    """Without a pitch there is nothing to move: the grains go back to where they were."""
+    audio = np.random.default_rng(1).normal(0, 0.1, 24_000).astype(np.float32)
+    shifted = shift_pitch(audio, np.zeros(24_000), 1.5)
+    assert shifted[480:-480] == pytest.approx(audio[480:-480], abs=0.002)

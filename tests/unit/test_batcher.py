@@ -1,0 +1,409 @@
+"""What runs together, in which order, and what happens when callers leave or units fail."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app import logs
+from serve_app.batcher import Batcher, BatcherStats, choose_batch
+from serve_app.domain import BUILTIN, Pcm, Unit, VoiceRef
+from serve_app.engine.fake import FakeEngine
+from serve_app.engine.protocol import BatchLimits, EngineInput
+from serve_app.errors import EngineError, InvalidText, Unavailable
+
+
+def item(text: str, *, seed: int = 0) -> EngineInput:
+    """A unit that occupies five frames a character of `text` in the fake engine."""
+    return EngineInput(Unit(0, text, VoiceRef("heart", BUILTIN), 1.0, seed, 5 * len(text), "r1"), None)
+
+
+def alone(text: str, *, seed: int = 0) -> Pcm:
+    """What the fake engine says for this text when nothing else is in the batch."""
+    return FakeEngine().synthesize([item(text, seed=seed)])[0]
+
+
+class Held:
+    """A fake engine that is busy with the unit "first" until `release`; what is submitted meanwhile waits."""
+
+    def __init__(self, engine: Callable[..., FakeEngine] = FakeEngine, **options: Any) -> None:
+        self.gate = threading.Event()
+        self.engine = engine(gate=self.gate, **options)
+        self.batcher = Batcher(self.engine)
+        self.tasks: list[asyncio.Task[Pcm]] = []
+
+    async def __aenter__(self) -> "Held":
+        await self.submit("first")
+        await self.running()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.gate.set()
+        await self.batcher.close()
+
+    async def submit(self, *texts: str) -> None:
+        """Submit units in this order; on return they wait in the batcher (or, when it is idle, are about to run)."""
+        for text in texts:
+            self.tasks.append(asyncio.create_task(self.batcher.submit(item(text))))
+        await asyncio.sleep(0)
+
+    async def running(self) -> None:
+        """Until the engine begins a call."""
+        assert await asyncio.to_thread(self.engine.started.acquire, timeout=10)
+
+    async def release(self) -> list[Pcm | BaseException]:
+        """Let the engine run; the outcomes of all units, in the order of submission."""
+        self.gate.set()
+        return await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def test_a_first_unit_runs_at_once_and_alone() -> None:
+    """An idle engine does not wait for a batch to fill."""
+    async with Held() as held:
+        assert held.engine.calls == [("first",)]
+        assert held.batcher.depth == 0
+
+
+async def test_what_waits_while_the_engine_is_busy_runs_together() -> None:
+    """The next batch is cut when a call ends, from everything that waits then; each caller gets its own audio."""
+    async with Held() as held:
+        await held.submit("aaaa", "bbbb", "cccc")
+        assert held.batcher.depth == 3
+        outcomes = await held.release()
+        assert held.engine.calls == [("first",), ("aaaa", "bbbb", "cccc")]
+        for audio, text in zip(outcomes, ["first", "aaaa", "bbbb", "cccc"], strict=True):
+            np.testing.assert_array_equal(audio, alone(text))
+
+
+async def test_units_of_similar_length_run_together() -> None:
+    """The oldest unit picks its batch: nothing over twice or under half its length; the others follow in order."""
+    async with Held() as held:
+        await held.submit("a" * 10, "b" * 21, "c" * 20, "d" * 4, "e" * 5)
+        await held.release()
+        assert [[len(text) for text in call] for call in held.engine.calls[1:]] == [[10, 5], [21, 20], [4]]
+
+
+async def test_a_batch_keeps_the_engines_limits() -> None:
+    """No more units than max_units, and no more padded frames than max_frames."""
+    async with Held(limits=BatchLimits(max_units=3, max_frames=100)) as held:
+        await held.submit("a" * 4, "b" * 4, "c" * 4, "d" * 4, "e" * 8, "f" * 8, "g" * 8)
+        await held.release()
+        assert ["".join(text[0] for text in call) for call in held.engine.calls[1:]] == ["abc", "de", "fg"]
+
+
+async def test_a_unit_over_the_limit_runs_alone() -> None:
+    """A unit longer than max_frames is spoken, by itself, and never refused or cut."""
+    async with Held(limits=BatchLimits(max_units=8, max_frames=50)) as held:
+        await held.submit("a" * 40, "b" * 40, "c")
+        await held.release()
+        assert held.engine.calls[1:] == [("a" * 40,), ("b" * 40,), ("c",)]
+
+
+async def test_the_oldest_unit_is_never_passed_over() -> None:
+    """A long unit is in the next batch, however many short ones fit together better."""
+    async with Held(limits=BatchLimits(max_units=2, max_frames=30_000)) as held:
+        await held.submit("b" * 90, *["short"] * 6)
+        await held.release()
+        assert held.engine.calls[1] == ("b" * 90,)
+
+
+@pytest.mark.parametrize(
+    ("frames", "limits", "expected"),
+    [
+        ([100, 60, 95], BatchLimits(2, 30_000), [0, 2]),  # the nearest length first
+        ([100, 110, 90], BatchLimits(2, 30_000), [0, 1]),  # as near: the older one
+        ([100, 150, 80], BatchLimits(8, 200), [0, 2]),  # a longer one has no room, a shorter one has
+        ([100, 60, 130], BatchLimits(8, 30_000), [0, 2]),  # 60 goes with 100, but no longer with 130
+        ([100, 50, 200], BatchLimits(8, 30_000), [0, 1]),
+    ],
+)
+def test_the_oldest_unit_takes_the_nearest_lengths(frames: list[int], limits: BatchLimits, expected: list[int]) -> None:
+    """Others join nearest length first, each if the batch with it still keeps limits and padding."""
+    assert choose_batch(frames, limits) == expected
+
+
+FRAMES = st.lists(st.integers(1, 3000), max_size=30)
+LIMITS = st.builds(BatchLimits, max_units=st.integers(1, 8), max_frames=st.integers(1, 8000))
+
+
+@given(frames=FRAMES, limits=LIMITS)
+def test_a_chosen_batch_keeps_every_rule(frames: list[int], limits: BatchLimits) -> None:
+    """The oldest is in it, in order, without repetition, within the limits, with under half of it padding."""
+    chosen = choose_batch(frames, limits)
+    assert chosen[:1] == ([0] if frames else [])
+    assert chosen == sorted(set(chosen))
+    lengths = [frames[index] for index in chosen]
+    if len(lengths) > 1:
+        assert len(lengths) <= limits.max_units
+        assert len(lengths) * max(lengths) <= limits.max_frames
+        assert max(lengths) <= 2 * min(lengths)
+        assert 2 * sum(lengths) >= len(lengths) * max(lengths)
+
+
+@given(frames=FRAMES, limits=LIMITS)
+def test_nothing_that_fits_is_left_behind(frames: list[int], limits: BatchLimits) -> None:
+    """A unit of the oldest one's length waits only for want of room."""
+    same = [index for index, length in enumerate(frames) if length == frames[0]]
+    room = min(limits.max_units, limits.max_frames // frames[0]) if frames else 0
+    assert set(same[:room]) <= set(choose_batch(frames, limits))
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=25), limits=LIMITS)
+def test_every_unit_is_answered_once(lengths: list[int], limits: BatchLimits) -> None:
+    """Whatever the lengths and limits: each unit is spoken exactly once, and its caller gets its own audio."""
+
+    async def speak_all() -> tuple[FakeEngine, list[Pcm]]:
+        engine = FakeEngine(limits=limits)
+        batcher = Batcher(engine)
+        texts = [f"{index:02}" + "x" * length for index, length in enumerate(lengths)]
+        audio = await asyncio.gather(*(batcher.submit(item(text)) for text in texts))
+        await batcher.close()
+        spoken = [text for call in engine.calls for text in call]
+        assert sorted(spoken) == texts
+        return engine, audio
+
+    engine, audio = asyncio.run(speak_all())
+    assert [len(wave) for wave in audio] == [(length + 2) * 5 * 256 for length in lengths]
+    for call in engine.calls:
+        longest = max(5 * len(text) for text in call)
+        assert len(call) == 1 or (len(call) <= limits.max_units and len(call) * longest <= limits.max_frames)
+
+
+async def test_a_unit_whose_caller_left_is_not_spoken() -> None:
+    """Cancelled while it waits, it leaves the queue: the engine never sees it."""
+    async with Held() as held:
+        await held.submit("stays", "goes", "keeps")
+        held.tasks[2].cancel()
+        await asyncio.sleep(0)
+        assert held.batcher.depth == 2
+        outcomes = await held.release()
+        assert held.engine.calls == [("first",), ("stays", "keeps")]
+        assert isinstance(outcomes[2], asyncio.CancelledError)
+        assert held.batcher.stats().units_abandoned == 1
+
+
+async def test_a_caller_that_leaves_during_its_batch_harms_nobody() -> None:
+    """Its result is thrown away; the others in the batch and those behind it get theirs."""
+    async with Held() as held:
+        await held.submit("aaaa", "bbbb")
+        held.tasks[0].cancel()
+        outcomes = await held.release()
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        np.testing.assert_array_equal(outcomes[1], alone("aaaa"))
+        np.testing.assert_array_equal(outcomes[2], alone("bbbb"))
+        stats = held.batcher.stats()
+        assert (stats.units_done, stats.units_abandoned, stats.running) == (2, 1, 0)
+
+
+async def test_a_bad_unit_fails_alone() -> None:
+    """After a failed batch its units run one by one, and only the bad one's caller sees an error."""
+    async with Held(fail_on={"bad!"}) as held:
+        await held.submit("good", "bad!", "fine")
+        outcomes = await held.release()
+        assert held.engine.calls[1:] == [("good", "bad!", "fine"), ("good",), ("bad!",), ("fine",)]
+        np.testing.assert_array_equal(outcomes[1], alone("good"))
+        np.testing.assert_array_equal(outcomes[3], alone("fine"))
+        assert isinstance(outcomes[2], EngineError)
+        assert outcomes[2].message == (
+            "the engine failed on unit 0 of the text: RuntimeError: the fake engine was told to fail on 'bad!'"
+        )
+        assert held.batcher.stats().units_failed == 1
+
+
+async def test_a_unit_whose_caller_left_is_not_tried_again() -> None:
+    """When a batch failed, those who left meanwhile are not run one by one."""
+    gate = threading.Event()
+
+    class Engine(FakeEngine):
+        def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
+            self.calls.append(tuple(each.unit.text for each in items))
+            self.started.release()
+            if len(items) > 1:
+                assert gate.wait(10)
+                raise RuntimeError("too many")
+            return [np.zeros(256, np.float32)]
+
+    engine = Engine()
+    batcher = Batcher(engine)
+    tasks = [asyncio.create_task(batcher.submit(item(text))) for text in ("aaaa", "bbbb")]
+    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    await tasks[0]
+    await batcher.close()
+    assert engine.calls == [("aaaa", "bbbb"), ("aaaa",)]
+    assert batcher.stats().units_abandoned == 1
+
+
+async def test_errors_of_the_service_pass_unchanged() -> None:
+    """InvalidText from the engine reaches the caller as it is."""
+    batcher = Batcher(FakeEngine())
+    with pytest.raises(InvalidText, match="text is ' '"):
+        await batcher.submit(item(" "))
+    await batcher.close()
+
+
+async def test_other_errors_become_engine_errors_and_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The cause's class and text go to the caller, its traceback to the log."""
+    batcher = Batcher(FakeEngine(fail_on={"bad"}))
+    with pytest.raises(EngineError, match=r"RuntimeError: the fake engine was told") as error:
+        await batcher.submit(item("bad"))
+    await batcher.close()
+    assert isinstance(error.value.__cause__, RuntimeError)
+    (record,) = [record for record in caplog.records if record.getMessage() == "engine_failed"]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error.value.__cause__
+
+
+class Miscounting(FakeEngine):
+    """Loses the last waveform of each call."""
+
+    def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
+        return super().synthesize(items)[:-1]
+
+
+async def test_a_wrong_number_of_waveforms_is_an_engine_error() -> None:
+    """No caller ever gets another's audio: a miscount fails every unit of the call."""
+    async with Held(Miscounting) as held:
+        await held.submit("aaaa", "bbbb")
+        outcomes = await held.release()
+        for outcome in outcomes:
+            assert isinstance(outcome, EngineError)
+            assert outcome.message.startswith("Miscounting returned 0 waveforms for 1 units")
+
+
+class Exhausted(FakeEngine):
+    """Raises the one exception that asyncio cannot put into a future."""
+
+    def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
+        raise StopIteration
+
+
+class Unmeasurable(FakeEngine):
+    def frames(self, item: EngineInput) -> int:
+        raise KeyError(item.unit.text)
+
+
+class Unlimited(FakeEngine):
+    @property
+    def batch_limits(self) -> BatchLimits:
+        raise ZeroDivisionError("no limits")
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [(Exhausted(), "StopIteration"), (Unmeasurable(), "KeyError: 'hi'"), (Unlimited(), "ZeroDivisionError: no limits")],
+)
+async def test_no_caller_is_left_waiting(engine: FakeEngine, message: str) -> None:
+    """Whatever an engine raises, wherever it raises it, its caller gets an EngineError, and so does the next."""
+    batcher = Batcher(engine)
+    for _ in range(2):
+        with pytest.raises(EngineError, match=message):
+            await batcher.submit(item("hi"))
+    await batcher.close()
+
+
+async def test_close_lets_the_batch_end_and_fails_what_waits() -> None:
+    """The running unit is answered, waiting ones get Unavailable, and nothing more is taken."""
+    async with Held() as held:
+        await held.submit("late")
+        closing = asyncio.create_task(held.batcher.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        outcomes = await held.release()
+        await closing
+        np.testing.assert_array_equal(outcomes[0], alone("first"))
+        assert isinstance(outcomes[1], Unavailable)
+        assert held.engine.calls == [("first",)]
+        with pytest.raises(Unavailable, match="closing"):
+            await held.batcher.submit(item("later"))
+
+
+async def test_a_cancelled_close_leaves_the_running_batch_alone() -> None:
+    """Whoever gives up waiting for close takes nothing from the caller of the running unit."""
+    async with Held() as held:
+        closing = asyncio.create_task(held.batcher.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        outcomes = await held.release()
+        np.testing.assert_array_equal(outcomes[0], alone("first"))
+
+
+async def test_close_stops_its_own_thread() -> None:
+    """A batcher that is closed leaves no thread behind."""
+    before = set(threading.enumerate())
+    batcher = Batcher(FakeEngine())
+    await batcher.submit(item("hello"))
+    (thread,) = set(threading.enumerate()) - before
+    await batcher.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+async def test_an_idle_batcher_has_no_task() -> None:
+    """When everybody is answered or gone nothing runs; the next unit starts it again."""
+    batcher = Batcher(FakeEngine())
+    await batcher.submit(item("one"))
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    np.testing.assert_array_equal(await batcher.submit(item("two")), alone("two"))
+    await batcher.close()
+
+
+async def test_stats_count_what_was_done() -> None:
+    """Units, calls by size, and the engine's time by the injected clock: two calls of three seconds."""
+    ticks = iter(range(0, 100, 3))
+    engine = FakeEngine()
+    batcher = Batcher(engine, clock=lambda: float(next(ticks)))
+    await batcher.submit(item("one"))
+    await asyncio.gather(batcher.submit(item("two")), batcher.submit(item("six")))
+    await batcher.close()
+    assert batcher.stats() == BatcherStats(
+        waiting=0, running=0, units_done=3, units_failed=0, units_abandoned=0, calls={1: 1, 2: 1}, busy_s=6.0
+    )
+
+
+async def test_on_start_is_called_when_the_engine_begins() -> None:
+    """Not when the unit is submitted."""
+    async with Held() as held:
+        begun: list[str] = []
+        waiting = asyncio.create_task(held.batcher.submit(item("second"), on_start=lambda: begun.append("second")))
+        await asyncio.sleep(0)
+        assert begun == []
+        await held.release()
+        await waiting
+        assert begun == ["second"]
+
+
+async def test_an_error_in_on_start_reaches_no_caller() -> None:
+    """It goes to the event loop's handler; every unit of the batch is answered."""
+    seen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: seen.append(context["exception"]))
+    error = RuntimeError("the log is full")
+
+    def on_start() -> None:
+        raise error
+
+    batcher = Batcher(FakeEngine())
+    np.testing.assert_array_equal(await batcher.submit(item("hello"), on_start=on_start), alone("hello"))
+    await batcher.close()
+    assert seen == [error]
+
+
+async def test_a_batch_does_not_run_under_the_first_callers_log_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """The task that serves all callers is started by one of them, and must not log under its request id."""
+    held = Held(fail_on={"bad"})
+    with logs.bind(request_id="someone else"):
+        await held.submit("first")
+    await held.running()
+    await held.submit("good", "bad")
+    await held.release()
+    await held.batcher.close()
+    (record,) = [record for record in caplog.records if record.getMessage() == "batch_failed"]
+    assert record.fields == {"units": 2}  # type: ignore[attr-defined]  # set by logs through `extra`

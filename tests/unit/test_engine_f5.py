@@ -1,0 +1,243 @@
+"""The F5 engine: what it says is upstream's speech, at the level, length and speed that were asked, or an error."""
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from serve_app.domain import BUILTIN, Pcm, Unit, Voice, VoiceRef, VoiceStats
+from serve_app.engine.attention import AttentionChoice
+from serve_app.engine.f5 import BUILTIN_VOICES, F5Engine, total_frames
+from serve_app.engine.load import F5Weights
+from serve_app.engine.protocol import BatchLimits, EngineInput
+from serve_app.errors import EngineError, InvalidText, ModelLoadFailed, UnusableVoice
+from tests.support.tiny_f5 import write_tiny_f5
+
+BUILTIN_TEXT = "Some call me nature, others call me mother nature."
+TEXT = "I have been a silent spectator."
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> F5Weights:
+    return write_tiny_f5(tmp_path_factory.mktemp("f5"))
+
+
+@pytest.fixture(scope="module")
+def engine(weights: F5Weights) -> F5Engine:
+    return F5Engine(weights, device="cpu", nfe_steps=7, threads=1)  # a tiny model is slower on more
+
+
+def voice(seconds: float = 2.0, level: float = 0.2, text: str = "One two three.", version: str = "") -> Voice:
+    """Noise with an RMS of `level`."""
+    noise = np.random.default_rng(0).standard_normal(round(seconds * 24_000)).astype(np.float32)
+    audio = noise * np.float32(level / np.sqrt(np.mean(noise**2)))
+    return Voice(VoiceRef("ada", version or f"{seconds} {level} {text}"), audio, text)
+
+
+def item(text: str = TEXT, voice: Voice | None = None, seed: int = 1, speed: float = 1.0) -> EngineInput:
+    """A unit for `voice`, or for the built-in one."""
+    ref = VoiceRef("basic_ref_en", BUILTIN) if voice is None else voice.ref
+    return EngineInput(Unit(0, text, ref, speed, seed, frames=0, request_id="r"), voice)
+
+
+def speak(engine: F5Engine, *items: EngineInput) -> list[bytes]:
+    return [pcm.tobytes() for pcm in engine.synthesize(items)]
+
+
+def upstream_speech(weights: F5Weights, spoken: Voice, text: str, seed: int) -> tuple[Pcm, int]:
+    """Upstream's modules in the order of its evaluation (eval/utils_eval.py), and the frames that they use."""
+    from f5_tts.model.cfm import CFM
+    from f5_tts.model.utils import convert_char_to_pinyin
+    from vocos import Vocos
+
+    loaded: Any = F5Engine(weights, device="cpu")._model
+    cfm = CFM(transformer=loaded.dit, vocab_char_map=loaded.vocab)
+    vocoder = Vocos.from_hparams(str(weights.vocoder / "config.yaml"))
+    vocoder.load_state_dict(torch.load(weights.vocoder / "pytorch_model.bin", weights_only=True))
+    audio = torch.from_numpy(spoken.audio)[None]
+    rms = torch.sqrt(torch.mean(torch.square(audio)))
+    mel = cfm.mel_spec(audio * 0.1 / rms if rms < 0.1 else audio).permute(0, 2, 1)
+    ref_text, ref_frames = spoken.text + " ", mel.shape[1]
+    duration = ref_frames + int(ref_frames / len(ref_text.encode()) * len(text.encode()))
+    tokens = convert_char_to_pinyin([ref_text + text])
+    made, _ = cfm.sample(mel, tokens, duration, steps=7, cfg_strength=2.0, sway_sampling_coef=-1, seed=seed)
+    wave = vocoder.eval().decode(made[:, ref_frames:].permute(0, 2, 1))[0]
+    return (wave * rms / 0.1 if rms < 0.1 else wave).numpy(), duration
+
+
+@pytest.mark.parametrize("level", [0.2, 0.02], ids=["loud", "quiet"])
+def test_speaks_as_upstream_does(weights: F5Weights, engine: F5Engine, level: float) -> None:
+    """Reference level, mel, tokens, duration, sampling, vocoder and output level together are upstream's."""
+    spoken = voice(level=level)
+    expected, frames = upstream_speech(weights, spoken, TEXT, seed=1)
+    (found,) = engine.synthesize([item(voice=spoken)])
+    assert engine.frames(item(voice=spoken)) == frames
+    assert (found.dtype, found.shape) == (np.dtype(np.float32), expected.shape)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
+    assert np.sqrt(np.mean(found**2)) == pytest.approx(0.05 * min(level / 0.1, 1.0), rel=0.1)
+
+
+def test_length_follows_frames(engine: F5Engine) -> None:
+    """The wave has 256 samples for each frame after the reference, less one for the centred vocoder."""
+    spoken = voice(seconds=2.0)
+    (pcm,) = engine.synthesize([item(voice=spoken)])
+    reference_frames = 48_000 // 256 + 1
+    assert engine.frames(item(voice=spoken)) == reference_frames + int(reference_frames / 15 * 31)
+    assert len(pcm) == (engine.frames(item(voice=spoken)) - reference_frames - 1) * 256
+
+
+def test_same_bytes_whatever_is_beside(weights: F5Weights, engine: F5Engine) -> None:
+    """On a CPU a unit's bytes depend on text, voice and seed only: not on neighbours, order, cache or engine."""
+    items = [item(seed=1), item("Short.", seed=2), item(voice=voice(), seed=1), item("物种演化。", seed=3)]
+    together = speak(engine, *items)
+    assert speak(engine, *reversed(items)) == together[::-1]
+    assert speak(F5Engine(weights, device="cpu", nfe_steps=7), items[2]) == [together[2]]
+    assert speak(engine, item(seed=4)) != [together[0]]
+    assert speak(engine, item("I have been a violent spectator.", seed=1)) != [together[0]]
+
+
+@pytest.mark.parametrize(
+    ("text_bytes", "speed", "expected"),
+    [
+        (100, 1.0, 500 + 1000),
+        (100, 2.0, 500 + 500),
+        (100, 0.5, 500 + 2000),
+        (10, 1.0, 500 + 100),
+        (9, 1.0, 500 + 300),  # upstream's speed 0.3 under ten bytes
+        (9, 2.0, 500 + 150),
+        (33, 3.0, 500 + 110),
+    ],
+)
+def test_total_frames(text_bytes: int, speed: float, expected: int) -> None:
+    """Speech is as long as the reference in proportion to bytes, over the speed; short texts get more time."""
+    assert total_frames(500, 50, text_bytes, speed) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference_text", "text", "joined"),
+    [
+        ("One two.", " Go on then. ", "One two. Go on then."),
+        (" One two. \n", "Go on then.", "One two. Go on then."),
+        ("One two", "Go on then.", "One two. Go on then."),
+        ("One two!", "Go on then.", "One two! Go on then."),
+        ("一二三。", "四五六。", "一二三。四五六。"),
+    ],
+)
+def test_reference_text_is_a_sentence(engine: F5Engine, reference_text: str, text: str, joined: str) -> None:
+    """A full stop is added where no sentence ends, and a space after an ASCII one."""
+    expected = engine._model.tokenize([joined])[0]
+    found = engine._plan(item(text, voice(text=reference_text))).token_ids
+    assert found == [engine._model.vocab.get(token, 0) for token in expected]
+
+
+def test_builtin_voice_is_what_its_stats_say(engine: F5Engine) -> None:
+    """The stats that planning uses of a built-in voice are those of its file, which is mono at 24 kHz."""
+    import soundfile
+
+    info = soundfile.info(str(files("f5_tts").joinpath("infer/examples/basic/basic_ref_en.wav")))
+    assert (info.channels, info.samplerate, info.subtype) == (1, 24_000, "PCM_16")
+    expected = VoiceStats(info.frames / 24_000, len(BUILTIN_TEXT.encode()))
+    assert dict(BUILTIN_VOICES) == {"basic_ref_en": expected}
+    spoken = engine._builtin["basic_ref_en"]
+    assert (spoken.stats, spoken.text, spoken.ref.builtin) == (expected, BUILTIN_TEXT, True)
+    assert float(np.abs(spoken.audio).max()) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("spoken", "reason"),
+    [
+        (voice(text="  "), "voice 'ada' has no reference text: .* ref_text"),
+        (voice(seconds=12.01), r"is 12.01 s: upload 0.5 to 12 s"),
+        (voice(seconds=0.4), r"is 0.40 s: upload 0.5 to 12 s"),
+        (voice(level=0.0), "RMS of 0, which is silence"),
+        (voice(level=float("nan")), "RMS of nan, which is silence"),
+    ],
+)
+def test_unusable_voices_are_refused(engine: F5Engine, spoken: Voice, reason: str) -> None:
+    """A voice that the model cannot clone is refused, with what to upload instead."""
+    with pytest.raises(UnusableVoice, match=reason):
+        engine.synthesize([item(voice=spoken)])
+
+
+def test_unknown_builtin_voice_is_refused(engine: F5Engine) -> None:
+    """A unit that comes without audio must name a voice of this engine."""
+    unit = Unit(0, TEXT, VoiceRef("heart", BUILTIN), 1.0, 1, frames=0, request_id="r")
+    with pytest.raises(UnusableVoice, match=r"'heart' .* not built into this model: upload it, or use basic_ref_en"):
+        engine.synthesize([EngineInput(unit, None)])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (" ", "nothing that can be spoken"),
+        ("... !", "nothing that can be spoken"),
+        ("\N{GRINNING FACE}", "nothing that can be spoken"),
+        ("Say नमस्ते now.", "lacks त न .* left unspoken"),
+        ("word " * 700, r"needs 8\d\d\d mel frames, 501 of them for its reference, of 8192"),
+    ],
+)
+def test_unspeakable_texts_are_refused(engine: F5Engine, text: str, reason: str) -> None:
+    """A text that would be silent, partly silent or too long is refused before any sampling."""
+    with pytest.raises(InvalidText, match=reason):
+        engine.frames(item(text, voice(seconds=500 * 256 / 24_000, text="x" * 225 + ".")))
+
+
+def test_symbols_may_be_silent(engine: F5Engine) -> None:
+    """An emoji beside words is no error: it is silent in speech too."""
+    assert engine.frames(item(TEXT + " \N{GRINNING FACE}")) > engine.frames(item(TEXT))
+
+
+def test_nan_is_an_error(engine: F5Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speech that is not a number is never given out."""
+    weight = engine._model.dit.proj_out.weight
+    monkeypatch.setattr(weight, "data", torch.full_like(weight, float("nan")))
+    with pytest.raises(EngineError, match=r"NaN or infinity in torch.float32"):
+        engine.synthesize([item()])
+    with pytest.raises(ModelLoadFailed, match=r"warm-up failed on cpu in torch.float32 with sdpa .*NaN"):
+        engine.warm_up()
+
+
+def test_failure_in_torch_is_an_engine_error(engine: F5Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch raises, as when memory is out, becomes an EngineError that says how large the units were."""
+
+    def out_of_memory(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(engine._model.dit.text_embed, "forward", lambda *a, **k: out_of_memory(*a[:1]))
+    with pytest.raises(EngineError, match=r"units of \[\d+\] mel frames failed on cpu: out of memory"):
+        engine.synthesize([item()])
+
+
+def test_warm_engine_speaks(engine: F5Engine) -> None:
+    """A warm-up passes on good weights; a CPU takes one unit at once and says why it runs SDPA."""
+    engine.warm_up()
+    assert engine.batch_limits == BatchLimits(max_units=1, max_frames=8192)
+    reason = "flash_attn needs a CUDA device and the device is cpu"
+    assert engine.attention == AttentionChoice("sdpa", reason)
+    assert torch.get_num_threads() == 1
+
+
+def test_imports_no_more_than_inference_needs(weights: F5Weights) -> None:
+    """The module imports without torch; an engine brings torch, but nothing of upstream's training or gui."""
+    script = """
+import json, sys
+from pathlib import Path
+import serve_app.engine.f5
+before = "torch" in sys.modules
+from serve_app.engine.load import F5Weights
+checkpoint, vocoder, config = map(Path, sys.argv[1:])
+serve_app.engine.f5.F5Engine(F5Weights(checkpoint, vocoder, config=config), device="cpu").warm_up()
+unwanted = ("wandb", "accelerate", "transformers", "datasets", "ema_pytorch", "gradio", "f5_tts.model.trainer")
+print(json.dumps([before, [name for name in unwanted if name in sys.modules]]))
+"""
+    paths = [str(path) for path in (weights.checkpoint, weights.vocoder, weights.config)]
+    command = [sys.executable, "-c", script, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [False, []]

@@ -1,0 +1,239 @@
+"""Which jobs a replica runs when, and taking over those of dead ones: clocks injected, no sleeping."""
+
+import asyncio
+from contextvars import ContextVar
+
+import pytest
+
+from serve_app import keys
+from serve_app.domain import Speech, SpeechRequest
+from serve_app.heartbeats import Liveness
+from serve_app.jobs import JobStore
+from serve_app.storage import MemoryStore
+from tests.support.jobs import Clock, Speak, finish, runner, submit
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+async def test_a_replica_runs_no_more_jobs_than_it_may(store):
+    """What is over the bound is not taken: it waits in the store, and runs when a slot is free."""
+    speak = Speak()
+    speak.gate.clear()
+    r = runner(store, speak, max_running_jobs=1)
+    first, second = submit(store, 0xA), submit(store, 0xB)
+    assert await r.start(first)
+    assert not await r.start(second)
+    speak.gate.set()
+    await r.wait(first)
+    assert await r.start(second)
+    assert await finish(store, r, second) == "completed"
+
+
+async def test_starting_a_running_job_again_runs_it_once(store):
+    """A second word about the same job changes nothing."""
+    speak = Speak()
+    ref, r = submit(store), runner(store, speak)
+    assert await r.start(ref)
+    assert await r.start(ref)
+    await r.wait(ref)
+    assert len(speak.requests) == 1
+
+
+async def test_an_ended_job_is_not_spoken_again(store):
+    """Taking a job that already has an outcome only removes its marker."""
+    speak = Speak()
+    ref, r = submit(store), runner(store, speak)
+    await r.start(ref)
+    await r.wait(ref)
+    store.put(keys.pending("a", "default", ref.job_id), b"", content_type="application/json")
+    await r.sweep()
+    await r.wait(ref)
+    assert len(speak.requests) == 1
+    assert JobStore(store).pending("a", limit=10) == []
+
+
+async def test_a_dead_replicas_job_is_taken_over_after_its_heartbeat_stopped(store):
+    """Replica b takes a's job once a's heartbeat did not change for dead_after_s on b's own clock, not before."""
+    gone, clock = Speak(), Clock()
+    gone.gate.clear()
+    a = runner(store, gone, name="a")
+    ref = submit(store)
+    await a.beat()
+    await a.start(ref)
+    while not gone.requests:
+        await asyncio.sleep(0)
+    await a.close()  # killed in mid-job: nothing is written
+    speak = Speak()
+    b = runner(store, speak, clock, name="b")
+    for now, taken in ((0.0, 0), (4.9, 0), (5.0, 1)):
+        clock.now = now
+        await b.sweep()
+        await b.wait(ref)
+        assert len(speak.requests) == taken
+    assert JobStore(store).status(ref).outcome.run == 2
+
+
+async def test_a_live_replicas_job_is_left_alone(store):
+    """As long as the heartbeat changes, nobody else takes the job."""
+    busy, clock, own = Speak(), Clock(), Clock()
+    busy.gate.clear()
+    a = runner(store, busy, own, name="a")
+    ref = submit(store)
+    await a.start(ref)
+    speak = Speak()
+    b = runner(store, speak, clock, name="b")
+    for now in range(0, 60, 4):
+        own.now = clock.now = float(now)
+        await a.beat()
+        await b.sweep()
+    assert speak.requests == []
+    busy.gate.set()
+    assert await finish(store, a, ref) == "completed"
+
+
+async def test_a_job_that_nobody_was_told_of_is_begun_by_the_second_sweep(store):
+    """A new job is left for one turn to the replica that was told; then any replica takes it."""
+    speak = Speak()
+    ref, r = submit(store), runner(store, speak)
+    await r.sweep()
+    assert r.counters.pending == 1
+    await r.sweep()
+    assert await finish(store, r, ref) == "completed"
+
+
+async def test_one_broken_record_keeps_no_other_job_waiting(store):
+    """Placeholders, foreign objects and unreadable records are passed over; the jobs beside them are run."""
+    for name in ("foo", "x.default", "folder/x"):
+        store.put(f"pending/a/{name}", b"", content_type="x/y")
+    broken = submit(store, 0x1A)
+    store.put(keys.job("default", broken.job_id, "request.v1.json"), b"{", content_type="application/json")
+    ref, r = submit(store, 0x2A), runner(store, Speak())
+    await r.sweep()
+    await r.sweep()
+    assert await finish(store, r, ref) == "completed"
+
+
+async def test_a_job_is_not_cancelled_or_logged_with_the_call_that_started_it(store):
+    """The job runs in a context of its own: the caller's fields and cancellation are not its."""
+    seen: list[object] = []
+    caller: ContextVar[str] = ContextVar("caller", default="nobody")
+
+    async def speak(request: SpeechRequest) -> Speech:
+        seen.append(caller.get())
+        return await Speak()(request)
+
+    ref, r = submit(store), runner(store, speak)
+    caller.set("somebody")
+    await r.start(ref)
+    waiting = asyncio.create_task(r.wait(ref))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    assert await finish(store, r, ref) == "completed"
+    assert seen == ["nobody"]
+
+
+async def test_a_full_replica_counts_markers_and_reads_nothing(store, monkeypatch):
+    """A sweep without room costs listings only, however many jobs wait."""
+    speak = Speak()
+    speak.gate.clear()
+    r = runner(store, speak, max_running_jobs=1)
+    await r.start(submit(store, 0xA))
+    while not speak.requests:
+        await asyncio.sleep(0)
+    for number in range(0x10, 0x30):
+        submit(store, number)
+    read: list[str] = []
+    monkeypatch.setattr(store, "get", read.append)
+    await r.sweep()
+    assert (read, r.counters.pending) == ([], 33)
+    monkeypatch.undo()
+    await r.close()
+
+
+async def test_a_backlog_is_worked_off_in_the_order_of_arrival_without_pauses(store):
+    """Whatever the shard, the oldest goes first; a free slot is filled at once; a new job waits behind the old ones."""
+    speak = Speak()
+    order: list[str] = []
+
+    async def recorded(request: SpeechRequest) -> Speech:
+        order.append(request.job_id)
+        return await speak(request)
+
+    r = runner(store, recorded, max_running_jobs=1, sweep_s=3600.0, heartbeat_s=3600.0)
+    old = [submit(store, number) for number in (0x1F, 0x2A, 0x30, 0x45, 0x51, 0x6F)]
+    await r.sweep()
+    serving = asyncio.create_task(r.serve())  # its first sweep is the last that its clock makes it do
+    new = submit(store, 0x70)
+    while len(order) < 1:
+        await asyncio.sleep(0)
+    await r.start(new)
+    while JobStore(store).status(new).outcome is None:
+        await asyncio.sleep(0)
+    serving.cancel()
+    assert order == [ref.job_id for ref in [*old, new]]
+
+
+async def test_a_new_job_waits_behind_old_ones_although_a_slot_is_free(store):
+    """A slot that came free belongs to the oldest that waits; the new job is next."""
+    r = runner(store, Speak(), max_running_jobs=1)
+    first, second = submit(store, 0xA), submit(store, 0xB)
+    for _ in range(2):
+        await r.sweep()
+    await r.wait(first)
+    new = submit(store, 0xC)
+    assert not await r.start(new)
+    for ref in (second, new):
+        await r.sweep()
+        assert await finish(store, r, ref) == "completed"
+
+
+async def test_closing_lets_running_jobs_end_and_takes_no_more(store):
+    """Within the drain a job ends as ever; after it, it is stopped and stays pending."""
+    speak = Speak()
+    speak.gate.clear()
+    first, second, third = (submit(store, number) for number in (0xA, 0xB, 0xC))
+    r = runner(store, speak)
+    await r.start(first)
+    while not speak.requests:
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(r.close(drain_s=60))
+    await asyncio.sleep(0)
+    assert not await r.start(second)
+    speak.gate.set()
+    await closing
+    assert JobStore(store).status(first).state == "completed"
+    stopped = Speak()
+    stopped.gate.clear()
+    b = runner(store, stopped, name="b")
+    await b.start(third)
+    while not stopped.requests:
+        await asyncio.sleep(0)
+    await b.close(drain_s=0)
+    assert JobStore(store).status(third).state == "in_progress"
+
+
+async def test_a_marker_without_a_job_is_removed(store):
+    """A marker whose request is gone cannot stop the sweep of the others."""
+    store.put(keys.pending("0", "default", "01939f00-0000-7000-8000-000000000000"), b"", content_type="x/y")
+    ref, r = submit(store), runner(store, Speak())
+    await r.sweep()
+    await r.sweep()
+    assert await finish(store, r, ref) == "completed"
+    assert JobStore(store).pending("0", limit=10) == []
+
+
+def test_liveness_judges_by_change_on_its_own_clock():
+    """A heartbeat that changes resets the count, whatever it says; one that is absent counts as unchanged."""
+    clock = Clock()
+    liveness = Liveness(5.0, clock)
+    assert not liveness.is_dead("a", "1")
+    clock.now = 4.0
+    assert not liveness.is_dead("a", "2")
+    clock.now = 8.9
+    assert not liveness.is_dead("a", "2")
+    clock.now = 9.0
+    assert liveness.is_dead("a", "2")
+    assert not liveness.is_dead("never seen", None)

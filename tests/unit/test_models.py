@@ -1,0 +1,62 @@
+"""What is said of each kind of engine agrees with the engine."""
+
+import subprocess
+import sys
+
+import pytest
+
+from serve_app.domain import VoiceStats
+from serve_app.engine import f5, preview
+from serve_app.errors import ModelLoadFailed, UnusableVoice
+from serve_app.models import describe, load_engine, speaking
+from serve_app.planning import PREVIEW_LIMITS, limits_for_f5
+from serve_app.settings import F5Settings, PreviewSettings
+
+
+class Nobody:
+    """A synthesizer that is never called."""
+
+    async def synthesize(self, unit):
+        raise NotImplementedError
+
+
+def test_the_catalog_names_the_engines_own_built_in_voices():
+    """A voice that is listed as built in is one that the engine has."""
+    assert describe(PreviewSettings()).builtin_voices == preview.BUILTIN_VOICES
+    assert describe(F5Settings()).builtin_voices == tuple(f5.BUILTIN_VOICES)
+
+
+def test_only_preview_is_a_draft():
+    """f5 clones; preview never says that it does."""
+    assert (describe(PreviewSettings()).draft, describe(F5Settings()).draft) == (True, False)
+    assert "CC-BY-NC" in describe(F5Settings()).license
+
+
+def test_units_follow_the_model_and_for_f5_the_voice():
+    """preview plans by itself; f5 by the reference, its own one where the voice is built in."""
+    assert speaking(PreviewSettings(), Nobody()).limits_of(None, 1.0) == PREVIEW_LIMITS
+    limits_of = speaking(F5Settings(), Nobody()).limits_of
+    assert limits_of(VoiceStats(5.0, 60), 1.0) == limits_for_f5(VoiceStats(5.0, 60), 1.0)
+    assert limits_of(None, 1.0) == limits_for_f5(f5.BUILTIN_VOICES["basic_ref_en"], 1.0)
+    with pytest.raises(UnusableVoice, match="ref_text"):
+        limits_of(VoiceStats(5.0, 0), 1.0)
+
+
+def test_preview_loads_by_its_settings():
+    """The settings of preview make an engine of one unit at a time."""
+    assert load_engine(PreviewSettings()).batch_limits.max_units == 1
+
+
+def test_f5_without_its_packages_says_how_to_get_them(monkeypatch, tmp_path):
+    """The base environment has no torch; the message names the command that prepares one."""
+    monkeypatch.setitem(sys.modules, "serve_app.engine.load", None)
+    weights = {"checkpoint": tmp_path, "vocoder": tmp_path}
+    with pytest.raises(ModelLoadFailed, match="EXTRAS=f5 make run"):
+        load_engine(F5Settings(weights=weights))
+
+
+def test_the_builder_and_the_ingress_import_no_torch():
+    """Everything that runs on a node without a GPU does without torch."""
+    code = "import sys, serve_app.app; print(sorted({'torch', 'hibari', 'f5_tts'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
