@@ -176,7 +176,7 @@ def test_a_job_survives_its_jobs_replica(service: RunningService, client: httpx.
     """SIGKILL of the Jobs replica in mid-job: another run completes it."""
     job_id = client.post(f"{service.url}/run", json={"input": {"text": LONG_TEXT, "seed": 1}}).json()["id"]
     until(lambda: status_of(client, service, job_id)["status"] == "IN_PROGRESS", "job begins")
-    (replica,) = service.replicas("Jobs")
+    (replica,) = until(lambda: service.replicas("Jobs"), "Jobs runs")
     os.kill(replica["pid"], signal.SIGKILL)
     answer = until(lambda: ended(status_of(client, service, job_id)), "job ends", 180)
     assert answer["status"] == "COMPLETED", answer
@@ -187,7 +187,7 @@ def test_a_job_survives_its_jobs_replica(service: RunningService, client: httpx.
 
 def test_preview_scales_to_two_replicas_and_back(service: RunningService, client: httpx.Client):
     """Under load the dashboard shows two replicas of preview; when it ends, one."""
-    assert len(service.replicas("preview")) == 1
+    until(lambda: len(service.replicas("preview")) == 1, "the earlier tests' load is over", 120)
     jobs = [client.post(f"{service.url}/run", json={"input": {"text": LONG_TEXT}}).json()["id"] for _ in range(3)]
     until(lambda: len(service.replicas("preview")) == 2, "scales up", 120)
     for job_id in jobs:
@@ -217,7 +217,7 @@ def test_status_calls_reach_no_model(service: RunningService, client: httpx.Clie
 def test_nothing_of_the_f5_weights_is_in_the_ingress(service: RunningService):
     """Ingress and Jobs replicas never load torch."""
     for name in ("Ingress", "Jobs"):
-        for replica in service.replicas(name):
+        for replica in until(lambda name=name: service.replicas(name), f"{name} runs"):
             assert "libtorch" not in Path(f"/proc/{replica['pid']}/maps").read_text()
     (f5,) = service.replicas("f5")
     assert "libtorch" in Path(f"/proc/{f5['pid']}/maps").read_text()
