@@ -11,9 +11,14 @@ export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER := 0
 export RAY_AUTH_MODE := token
 export RAY_USAGE_STATS_ENABLED := 0
 
+# With an NVIDIA GPU `make run` also prepares the environment of the f5 replicas; `F5=` prevents it, `F5=prepared`
+# asks for it without a GPU. F5_ARGS are for `env_setup install`: `--attention sdpa` does without flash_attn.
+F5_ARGS ?=
+F5 ?= $(if $(wildcard /proc/driver/nvidia/version /dev/nvidiactl),prepared)
+
 .PHONY: run test test-unit lint format bench lock clean
 
-run: .venv/.installed$(EXTRAS)
+run: .venv/.installed$(EXTRAS) $(if $(F5),.venv-f5/.installed)
 	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
 
 test: .venv-test/.installed .venv/.installed$(EXTRAS)
@@ -45,6 +50,10 @@ bench: .venv-test/.installed
 	.venv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
+.venv-f5/.installed: $(LOCKS)/base.lock $(LOCKS)/f5.lock env_setup/pins.py | .venv/.installed$(EXTRAS)
+	.venv/bin/python -m env_setup install --environment .venv-f5 --no-weights $(F5_ARGS)
+	touch $@
+
 .venv-test/.installed: $(LOCKS)/base.lock $(LOCKS)/f5.lock $(LOCKS)/test.lock pyproject.toml Makefile
 	rm -rf .venv-test
 	$(PYTHON) -m venv .venv-test
@@ -65,4 +74,4 @@ lock:
 	$(EXTRA) test | $(COMPILE) $(LINUX) - -c $(LOCKS)/base.lock -c $(LOCKS)/f5.lock -o $(LOCKS)/test.lock
 
 clean:
-	rm -rf .venv .venv-test build *.egg-info .ruff_cache .mypy_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-f5 .venv-test build *.egg-info .ruff_cache .mypy_cache .pytest_cache .import_linter_cache

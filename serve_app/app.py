@@ -9,6 +9,7 @@ Never imports torch or an engine.
 import hashlib
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.deployment import Deployment
 
+from serve_app import logs
 from serve_app.deployments.ingress import Ingress, catalog_of
 from serve_app.deployments.jobs import Jobs
-from serve_app.deployments.synthesizer import Synthesizer
+from serve_app.deployments.nodes import checked_environment
+from serve_app.deployments.synthesizer import RefusedSynthesizer, Synthesizer
 from serve_app.deployments.voice_cache import VoiceCacheArgs
+from serve_app.environments import ModelEnvironment
 from serve_app.errors import ConfigError, StorageMisconfigured
 from serve_app.settings import BuildArgs, F5Settings, ModelSettings, PreviewSettings, ScaleSettings, StoreSettings
-from serve_app.storage import DirectoryStore, ObjectStore, S3Config, S3Store, UrlSigner, probe
+from serve_app.storage import DirectoryStore, ObjectStore, UrlSigner, probe, s3_store
 
 __all__ = ["build", "choose_models", "open_store"]
 
@@ -35,19 +39,30 @@ CONSTRUCTOR_ATTEMPTS = 2
 
 def build(args: BuildArgs) -> Application:
     """The application. Raises ConfigError or a StorageError whose message says what to change."""
+    logs.configure(args.log_level)
     store_settings = StoreSettings.from_environment(os.environ)
     store, signer = open_store(store_settings)
     probe(store)
     models = choose_models(args, gpus=_cluster_gpus())
     catalog_of(args, models)  # wrong names must fail here, not in a replica
+    environments = {m.name: checked_environment(m, dict(os.environ)) for m in models if isinstance(m, F5Settings)}
     voices = VoiceCacheArgs(identity=_identity(store_settings), max_bytes=args.voice_cache_bytes)
     synthesizers = {
-        model.name: _deployment(Synthesizer, model.name, model).bind(model, store, voices, args.log_level)
+        model.name: _synthesizer(model, environments.get(model.name), (store, voices, args.log_level))
         for model in models
     }
     jobs = _deployment(Jobs, "Jobs", args.jobs).bind(args, models, store, voices, synthesizers)
     ingress = _deployment(serve.ingress()(Ingress), "Ingress", args.ingress)
     return ingress.bind(args, models, store, signer, voices, synthesizers, jobs)
+
+
+def _synthesizer(model: ModelSettings, environment: ModelEnvironment | None, parts: tuple[Any, ...]) -> Application:
+    """The deployment of a model: alone in having a runtime_env, or failing with the reason why it can have none."""
+    if environment is None:
+        return _deployment(Synthesizer, model.name, model).bind(model, *parts)
+    if environment.refusal is not None:
+        return _deployment(RefusedSynthesizer, model.name, model).bind(model, environment.refusal)
+    return _deployment(Synthesizer, model.name, model, environment.runtime_env).bind(model, *parts)
 
 
 def choose_models(args: BuildArgs, gpus: float) -> tuple[ModelSettings, ...]:
@@ -63,15 +78,7 @@ def open_store(settings: StoreSettings) -> tuple[ObjectStore, UrlSigner | None]:
     Raises ConfigError for a directory store on a cluster of more than one node.
     """
     if settings.bucket:
-        secret = settings.secret_access_key
-        config = S3Config(
-            bucket=settings.bucket,
-            endpoint_url=settings.endpoint_url,
-            region=settings.region,
-            access_key_id=settings.access_key_id,
-            secret_access_key=secret.get_secret_value() if secret else None,
-        )
-        return S3Store(config), None
+        return s3_store(settings), None
     nodes = _live_nodes()
     if nodes > 1:
         raise ConfigError(
@@ -114,8 +121,11 @@ def _live_nodes() -> int:
     return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]  # Ray's is untyped
 
 
-def _deployment(cls: type[Any], name: str, scale: ScaleSettings) -> Deployment:
+def _deployment(
+    cls: type[Any], name: str, scale: ScaleSettings, runtime_env: Mapping[str, Any] | None = None
+) -> Deployment:
     bare: Deployment = serve.deployment()(cls)
+    options = {"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus}
     return bare.options(
         name=name,
         max_ongoing_requests=scale.max_ongoing_requests,
@@ -124,5 +134,5 @@ def _deployment(cls: type[Any], name: str, scale: ScaleSettings) -> Deployment:
         graceful_shutdown_timeout_s=scale.graceful_shutdown_timeout_s,
         max_constructor_retry_count=CONSTRUCTOR_ATTEMPTS,
         autoscaling_config=AutoscalingConfig(**scale.autoscaling.model_dump()),
-        ray_actor_options={"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus},
+        ray_actor_options=options | ({"runtime_env": dict(runtime_env)} if runtime_env else {}),
     )

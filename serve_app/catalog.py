@@ -23,7 +23,7 @@ class Model:
     builtin_voices: tuple[str, ...]
     default_voice: str
     license: str
-    language: str
+    languages: tuple[str, ...]  # BCP 47 tags
 
 
 class Catalog:

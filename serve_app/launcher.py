@@ -44,13 +44,15 @@ def main() -> int:
     """Serve until interrupted; 0 after SIGINT or SIGTERM, 1 when the deployment failed."""
     parser = argparse.ArgumentParser(prog="python -m serve_app.launcher", description=__doc__)
     parser.add_argument("config", type=Path, help="Serve config file, deploy.yaml")
+    parser.add_argument("--host", help="HTTP address in place of the config's")
     parser.add_argument("--port", type=int, help="HTTP port in place of the config's")
     parser.add_argument("--allow-anonymous", action="store_true", help="bind another address without API keys")
     options = parser.parse_args()
     config = yaml.safe_load(options.config.read_text())
     http = config.setdefault("http_options", {})
     http["port"] = options.port or http.get("port", 8000)
-    url = local_url(http.setdefault("host", "127.0.0.1"), http["port"])
+    http["host"] = options.host or http.get("host", "127.0.0.1")
+    url = local_url(http["host"], http["port"])
     if http["host"] not in LOOPBACK_NAMES and not options.allow_anonymous:
         print(
             f"http_options.host is {http['host']!r}: the service has no API keys, so it would speak for anybody who "
@@ -148,9 +150,12 @@ def _deployment_failure() -> str | None:
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
+    from serve_app.deployments.explain import explain
+
     for name, app in serve.status().applications.items():
         if app.status == ApplicationStatus.DEPLOY_FAILED:
-            causes = [f"{part}: {status.message}" for part, status in app.deployments.items() if status.message]
+            messages = {part: status.message for part, status in app.deployments.items()}
+            causes = [f"{part}: {explain(message)}" for part, message in messages.items() if message]
             return "\n".join([f"{name}: {app.message}", *causes])
     return None
 

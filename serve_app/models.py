@@ -3,6 +3,8 @@
 Engines are imported only when one is loaded, so neither the builder nor the ingress ever imports torch.
 """
 
+from typing import Protocol
+
 from serve_app.catalog import Model
 from serve_app.domain import Synthesizer, VoiceStats
 from serve_app.engine import f5
@@ -11,12 +13,22 @@ from serve_app.errors import ModelLoadFailed
 from serve_app.planning import PREVIEW_LIMITS, UnitLimits, limits_for_f5
 from serve_app.settings import F5Settings, ModelSettings, PreviewSettings
 from serve_app.speech import SpeakingModel
-from serve_app.weights import NEEDS_F5_PACKAGES, F5Files, f5_files
+from serve_app.weights import F5Files, F5Sources
 
-__all__ = ["describe", "load_engine", "speaking"]
+__all__ = ["WeightsSource", "describe", "load_engine", "speaking"]
 
 PREVIEW_OVERLAP_S = 0.01
 F5_OVERLAP_S = 0.15  # upstream's cross_fade_duration
+PUBLISHED_WEIGHTS_LICENSE = "CC-BY-NC-4.0 (no commercial use)"
+PUBLISHED_WEIGHTS_LANGUAGES = ("en", "zh")
+
+
+class WeightsSource(Protocol):
+    """Where a replica gets the files of a model from: `NodeWeights`, or fixed paths in a test."""
+
+    def fetch(self, sources: F5Sources) -> F5Files:
+        """Their paths on this node. Raises ModelLoadFailed."""
+        ...
 
 
 def describe(model: ModelSettings) -> Model:
@@ -29,7 +41,7 @@ def describe(model: ModelSettings) -> Model:
             builtin_voices=("heart",),
             default_voice="heart",
             license="Apache-2.0",
-            language="en",
+            languages=("en",),
         )
     return Model(
         name=model.name,
@@ -37,8 +49,8 @@ def describe(model: ModelSettings) -> Model:
         draft=False,
         builtin_voices=tuple(f5.BUILTIN_VOICES),
         default_voice=next(iter(f5.BUILTIN_VOICES)),
-        license="code MIT; published weights CC-BY-NC-4.0 (no commercial use)",
-        language="en, zh",
+        license=f"code MIT; weights {model.license or PUBLISHED_WEIGHTS_LICENSE}",
+        languages=model.languages or PUBLISHED_WEIGHTS_LANGUAGES,
     )
 
 
@@ -49,26 +61,28 @@ def speaking(model: ModelSettings, synthesizer: Synthesizer) -> SpeakingModel:
     return SpeakingModel(synthesizer, _f5_limits, F5_OVERLAP_S, draft=False)
 
 
-def load_engine(model: ModelSettings) -> Engine:
-    """Load the model into this process. Raises ModelLoadFailed with the cause."""
+def load_engine(model: ModelSettings, weights: WeightsSource) -> Engine:
+    """Load the model into this process, fetching its files where they are missing. Raises ModelLoadFailed."""
     if isinstance(model, F5Settings):
-        return _load_f5(model)
+        return _load_f5(model, weights)
     from serve_app.engine.preview import PreviewEngine
 
     return PreviewEngine(threads=model.threads)
 
 
-def _load_f5(model: F5Settings) -> Engine:
-    weights = model.weights
-    given = F5Files(weights.checkpoint, weights.vocoder, weights.vocab, weights.config) if weights else None
-    files = f5_files(given)
+def _load_f5(model: F5Settings, weights: WeightsSource) -> Engine:
     try:
-        from serve_app.engine.load import F5Weights
+        from serve_app.engine.load import F5Weights  # before the download, which would be for nothing
     except ImportError as error:
-        raise ModelLoadFailed(NEEDS_F5_PACKAGES) from error
-
+        raise ModelLoadFailed(
+            f"model {model.name!r} needs packages that the environment of its replica does not have ({error}): prepare "
+            "one with `python -m env_setup install`, or list only preview under `models` in deploy.yaml"
+        ) from error
+    files = weights.fetch(F5Sources(model.source, model.vocoder, model.vocab))
+    given = model.architecture
+    architecture = given if isinstance(given, str) else given.model_dump()
     return f5.F5Engine(
-        F5Weights(checkpoint=files.checkpoint, vocoder=files.vocoder, vocab=files.vocab, config=files.config),
+        F5Weights(files.checkpoint, files.vocoder, files.vocab, architecture),
         device=model.device,
         dtype=model.dtype,
         nfe_steps=model.nfe_steps,

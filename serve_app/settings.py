@@ -1,8 +1,8 @@
 """What can be configured, as strict frozen models: an unknown or wrong key is an error that names it.
 
 Two sources, each read once: `args` of deploy.yaml becomes `BuildArgs`, and the process environment becomes
-`StoreSettings`. Nothing else in the package reads the environment. Knows nothing of Ray: `app.py` turns these
-values into deployment options.
+`StoreSettings` and, on the node of a model's replica, `NodeSettings`. Nothing else in the package reads the
+environment. Knows nothing of Ray: `app.py` turns these values into deployment options.
 """
 
 from collections.abc import Mapping
@@ -11,18 +11,20 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from env_setup.layout import weights_dir
 from serve_app.errors import ConfigError
 
 __all__ = [
     "AliasSettings",
+    "ArchitectureSettings",
     "AutoscalingSettings",
     "BuildArgs",
     "F5Settings",
-    "F5WeightsSettings",
     "IngressSettings",
     "JobsSettings",
     "LimitSettings",
     "ModelSettings",
+    "NodeSettings",
     "PreviewSettings",
     "ScaleSettings",
     "StoreSettings",
@@ -110,21 +112,38 @@ class PreviewSettings(ScaleSettings):
     num_cpus: float = Field(0.5, ge=0)
 
 
-class F5WeightsSettings(Strict):
-    """Files of one F5-TTS checkpoint on this node. F5-TTS's published weights are CC-BY-NC: no commercial use."""
+class ArchitectureSettings(Strict):
+    """Explicit sizes of a DiT, by upstream's names (`model.arch` of its yaml files)."""
 
-    checkpoint: Path
-    vocoder: Path = Field(description="directory with Vocos' config.yaml and pytorch_model.bin")
-    vocab: Path | None = None
-    config: Path | None = Field(None, description="yaml in upstream's layout; F5TTS_v1_Base when absent")
+    dim: int = Field(ge=16, multiple_of=16)
+    depth: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    dim_head: int = Field(64, ge=1)
+    ff_mult: int = Field(2, ge=1)
+    text_dim: int = Field(512, ge=1)
+    text_mask_padding: bool = True
+    conv_layers: int = Field(4, ge=0)
+    pe_attn_head: int | None = Field(None, ge=1)
+    qk_norm: Literal["rms_norm"] | None = None
 
 
 class F5Settings(ScaleSettings):
-    """F5-TTS on GPU replicas (device cpu is for tests and patience)."""
+    """F5-TTS on GPU replicas (device cpu is for tests and patience).
+
+    `source`, `vocoder` and `vocab` each name a file on this node, an object (`s3://bucket/key`) or a file of the
+    model hub (`hf://owner/name@commit/file`), with `#sha256=` where it is known; the vocoder names a folder. Without
+    a source it is the pinned F5TTS_v1_Base, whose published weights are CC-BY-NC: no commercial use.
+    """
 
     name: ModelName = "f5"
     engine: Literal["f5"] = "f5"
-    weights: F5WeightsSettings | None = None
+    source: str | None = Field(None, min_length=1)
+    vocoder: str | None = Field(None, min_length=1)
+    vocab: str | None = Field(None, min_length=1)
+    architecture: Literal["v1_base", "v1_small", "base"] | ArchitectureSettings = "v1_base"
+    license: str | None = Field(None, min_length=1, max_length=200)
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")], ...] = Field((), max_length=50)
+    environment: Literal["auto", "installed", "ray", "prepared"] = "auto"
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     nfe_steps: int = Field(32, ge=1, le=128)
@@ -136,6 +155,21 @@ class F5Settings(ScaleSettings):
     graceful_shutdown_timeout_s: float = Field(300.0, gt=0)
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _says_what_it_is(self) -> "F5Settings":
+        """What is true of the pinned weights need not be true of others."""
+        if self.source is None:
+            if self.vocab is not None or self.architecture != "v1_base" or self.license is not None or self.languages:
+                raise ValueError("vocab, architecture, license and languages belong to a checkpoint: give its source")
+            return self
+        missing = [key for key in ("license", "languages") if not getattr(self, key)]
+        if missing:
+            raise ValueError(
+                f"source is {self.source!r}, but {' and '.join(missing)} not given: say under which licence the "
+                "weights are and which languages they speak, for /v1/models tells it to whoever chooses the model"
+            )
+        return self
 
 
 ModelSettings = Annotated[PreviewSettings | F5Settings, Field(discriminator="engine")]
@@ -223,6 +257,24 @@ class StoreSettings(Strict):
             region=value["AWS_REGION"],
             endpoint_url=value["AWS_ENDPOINT_URL"],
             data_dir=Path(value["DATA_DIR"] or "data").absolute(),
+        )
+
+
+class NodeSettings(Strict):
+    """Where a node keeps model weights, and which hub it gets them from."""
+
+    weights_dir: Path
+    hub_endpoint: str = "https://huggingface.co"
+    hub_token: SecretStr | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "NodeSettings":
+        """Read WEIGHTS_DIR, HF_ENDPOINT and HF_TOKEN (the model hub's own names). An empty variable counts as unset."""
+        endpoint, token = (environ.get(name, "").strip() for name in ("HF_ENDPOINT", "HF_TOKEN"))
+        return cls(
+            weights_dir=weights_dir(environ),
+            hub_endpoint=endpoint.rstrip("/") or "https://huggingface.co",
+            hub_token=SecretStr(token) if token else None,
         )
 
 

@@ -13,6 +13,7 @@ from serve_app.batcher import Batcher
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, Unit, Voice, VoiceRef
 from serve_app.engine.protocol import Engine, EngineInput
 from serve_app.errors import ModelLoadFailed, ServiceError
+from serve_app.metrics import REPLICA_RUNTIME, REPLICA_RUNTIME_LABELS, Metrics
 
 __all__ = ["SynthesisService", "VoiceSource"]
 
@@ -34,10 +35,12 @@ class SynthesisService:
         voices: VoiceSource,
         model: str,
         *,
+        metrics: Metrics | None = None,
         batcher: Batcher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
+        self._metrics = metrics
         self._voices = voices
         self._model = model
         self._batcher = batcher or Batcher(engine, clock=clock)
@@ -59,6 +62,9 @@ class SynthesisService:
                 f"model {self._model!r} could not be warmed up: {type(error).__name__}: {error}; see the replica's log"
             ) from error
         self._warm_up_s = self._clock() - started_s
+        if self._metrics is not None:
+            labels = {"model": self._model, "engine": type(self._engine).__name__, **self._engine.runtime}
+            self._metrics.gauge(REPLICA_RUNTIME, 1, {name: labels[name] for name in REPLICA_RUNTIME_LABELS})
 
     async def synthesize(self, unit: Unit) -> Pcm:
         """Speak `unit`: (samples,) float32, mono, 24 kHz. Cancelling it takes a unit that waits out of the queue.
@@ -96,10 +102,11 @@ class SynthesisService:
         return audio
 
     def health(self) -> dict[str, Any]:
-        """Plain values for `/health`: model, engine class, warm-up in seconds (None: not yet), the batcher's stats."""
+        """Plain values for `/health`: the engine's class and runtime, warm-up in seconds (None: not yet), and the
+        batcher's stats."""
         return {
-            "model": self._model,
             "engine": type(self._engine).__name__,
+            **self._engine.runtime,
             "warm_up_s": self._warm_up_s,
             **asdict(self._batcher.stats()),
         }

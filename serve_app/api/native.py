@@ -8,12 +8,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from serve_app import __version__, logs
-from serve_app.api.services import services_of
+from serve_app.api.services import PartState, services_of
 from serve_app.errors import NotFound, UrlRefused
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["service"])
+
+UNREADY: tuple[PartState, ...] = ("starting", "failed")
 
 
 @router.get("/healthz")
@@ -25,9 +27,10 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
     """200 once every model is loaded and warmed; until then 503 with what is missing."""
-    not_ready = await services_of(request).not_ready()
-    if not_ready:
-        return JSONResponse({"status": "not_ready", "waiting_for": dict(not_ready)}, 503, {"Retry-After": "1"})
+    statuses = await services_of(request).cluster.statuses()
+    waiting = {name: part.message or part.state for name, part in statuses.items() if part.state in UNREADY}
+    if waiting:
+        return JSONResponse({"status": "not_ready", "waiting_for": waiting}, 503, {"Retry-After": "1"})
     return JSONResponse({"status": "ready", "models": [m.name for m in services_of(request).catalog.models]})
 
 

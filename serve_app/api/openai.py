@@ -5,6 +5,7 @@ Source of the wire forms: OpenAI's API reference (createSpeech, models, voices).
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from serve_app import logs
 from serve_app.api.errors import request_id_of
-from serve_app.api.services import services_of, tenant_of
+from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.audio import CONTENT_TYPES, encode
 from serve_app.catalog import Model
 from serve_app.domain import Speech
@@ -21,6 +22,8 @@ from serve_app.errors import PayloadTooLarge, UnsupportedFormat
 __all__ = ["router"]
 
 router = APIRouter(tags=["OpenAI"])
+
+NOT_YET_DEPLOYED = PartStatus("starting")
 
 
 class VoiceId(BaseModel):
@@ -89,11 +92,15 @@ def _speech_headers(spoken: Speech) -> dict[str, str]:
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
-    """The deployed models and their aliases."""
+    """The deployed models and their aliases, each with its licence and its state."""
     logs.event("received", dialect="openai", endpoint="models")
-    catalog = services_of(request).catalog
-    own = [_model(model.name, model) for model in catalog.models]
-    aliases = [_model(alias, model) | {"alias_of": model.name} for alias, model in sorted(catalog.aliases.items())]
+    services = services_of(request)
+    parts = await services.cluster.statuses()
+    own = [_model(model.name, model, parts) for model in services.catalog.models]
+    aliases = [
+        _model(alias, model, parts) | {"alias_of": model.name}
+        for alias, model in sorted(services.catalog.aliases.items())
+    ]
     return {"object": "list", "data": own + aliases}
 
 
@@ -101,10 +108,12 @@ async def models(request: Request) -> dict[str, Any]:
 async def model(request: Request, name: str) -> dict[str, Any]:
     """One model, by name or alias."""
     logs.event("received", dialect="openai", endpoint="models")
-    return _model(name, services_of(request).catalog.model(name))
+    services = services_of(request)
+    return _model(name, services.catalog.model(name), await services.cluster.statuses())
 
 
-def _model(name: str, model: Model) -> dict[str, Any]:
+def _model(name: str, model: Model, parts: Mapping[str, PartStatus]) -> dict[str, Any]:
+    status = parts.get(model.name, NOT_YET_DEPLOYED)
     return {
         "id": name,
         "object": "model",
@@ -112,8 +121,11 @@ def _model(name: str, model: Model) -> dict[str, Any]:
         "owned_by": model.engine,
         "draft": model.draft,
         "license": model.license,
-        "language": model.language,
+        "languages": list(model.languages),
         "builtin_voices": list(model.builtin_voices),
+        "state": status.state,
+        "replicas": status.replicas,
+        "message": status.message,
     }
 
 

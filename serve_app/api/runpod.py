@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -18,9 +19,9 @@ from uuid_utils import uuid7
 from serve_app import keys, logs
 from serve_app.api import worker
 from serve_app.api.errors import request_id_of
-from serve_app.api.services import services_of, tenant_of
+from serve_app.api.services import PartStatus, Services, services_of, tenant_of
 from serve_app.domain import JobState
-from serve_app.errors import InvalidRequest, JobNotFound, ObjectNotFound
+from serve_app.errors import InvalidRequest, JobNotFound, ObjectNotFound, Unavailable
 from serve_app.job_client import job_ref
 from serve_app.jobs import JobRequest, JobStatus
 
@@ -97,7 +98,7 @@ async def status(request: Request, job_id: str) -> dict[str, Any]:
 
 @router.get("/health")
 async def health(request: Request) -> dict[str, Any]:
-    """Counts of jobs since the Jobs replicas started, as their heartbeats say."""
+    """Counts of jobs since the Jobs replicas started, as their heartbeats say; and how each model is."""
     logs.event("received", dialect="runpod", endpoint="health")
     store = services_of(request).store
     page = await asyncio.to_thread(store.list, keys.heartbeat())
@@ -116,7 +117,26 @@ async def health(request: Request) -> dict[str, Any]:
             "idle": sum(beat["running"] == 0 for beat in beats),
             "running": sum(beat["running"] > 0 for beat in beats),
         },
+        "models": await _models(services_of(request)),
     }
+
+
+async def _models(services: Services) -> dict[str, Any]:
+    """State of each model; for one that has replicas, what one of them says of itself."""
+    statuses = await services.cluster.statuses()
+
+    async def described(name: str) -> dict[str, Any]:
+        status = statuses.get(name, PartStatus("starting"))
+        answer: dict[str, Any] = asdict(status)
+        if status.replicas:
+            try:
+                answer["replica"] = dict(await services.cluster.health(name))
+            except Unavailable as error:
+                answer["message"] = error.message
+        return answer
+
+    names = [model.name for model in services.catalog.models]
+    return dict(zip(names, await asyncio.gather(*map(described, names)), strict=True))
 
 
 def _received(body: RunBody) -> str:

@@ -1,7 +1,8 @@
 """What the HTTP layer needs of the rest, in one frozen bundle. No Ray: tests fill it with in-process parts."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from fastapi import Request
 
@@ -14,13 +15,35 @@ from serve_app.speech import Speaker
 from serve_app.storage import ObjectStore, UrlSigner
 from serve_app.voices import VoiceLibrary
 
-__all__ = ["Services", "services_of", "tenant_of"]
+__all__ = ["Cluster", "PartState", "PartStatus", "Services", "services_of", "tenant_of"]
+
+PartState = Literal["ready", "idle", "starting", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartStatus:
+    """How a deployment is. idle: without replicas until a request comes. `message`: why it is not ready."""
+
+    state: PartState
+    replicas: int = 0
+    message: str = ""
+
+
+class Cluster(Protocol):
+    """What can be asked about the deployments behind the ingress."""
+
+    async def statuses(self) -> Mapping[str, PartStatus]:
+        """Of every model and of Jobs, by name."""
+        ...
+
+    async def health(self, model: str) -> Mapping[str, Any]:
+        """What one replica of the model says of itself. Raises Unavailable when none answers soon."""
+        ...
 
 
 @dataclass(frozen=True)
 class Services:
-    """`not_ready` says for each part that is not ready why; empty when the service can speak.
-    `signer` is set where the ingress itself serves the store's files."""
+    """`signer` is set where the ingress itself serves the store's files."""
 
     catalog: Catalog
     acceptance: Acceptance
@@ -29,7 +52,7 @@ class Services:
     jobs: JobClient
     store: ObjectStore
     limits: LimitSettings
-    not_ready: Callable[[], Awaitable[Mapping[str, str]]]
+    cluster: Cluster
     signer: UrlSigner | None = None
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES

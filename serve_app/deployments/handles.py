@@ -1,6 +1,7 @@
 """Serve handles behind the protocols of the plain layers; where Ray's errors become ours."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -14,6 +15,7 @@ from serve_app.jobs import JobRef
 
 __all__ = ["JobsHandle", "SynthesizerHandle"]
 
+HEALTH_TIMEOUT_S = 2.0
 ATTEMPTS = 3
 """A unit is deterministic, so one whose replica died is simply spoken by another."""
 
@@ -34,6 +36,15 @@ class SynthesizerHandle:
             except Unavailable:
                 continue
         return await self._call(unit)
+
+    async def health(self) -> Mapping[str, Any]:
+        """What one of the replicas says of itself. Raises Unavailable when none answers soon."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                health: Mapping[str, Any] = await _answer(self._handle.health.remote(), f"model {self._model!r}")
+        except (TimeoutError, Overloaded) as error:
+            raise Unavailable(f"no replica of model {self._model!r} has time to answer") from error
+        return health
 
     async def _call(self, unit: Unit) -> Pcm:
         try:

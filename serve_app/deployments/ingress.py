@@ -1,7 +1,7 @@
 """The Serve shell of the HTTP application."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,8 +16,10 @@ from ray.serve.schema import (  # type: ignore[attr-defined]  # Ray has these he
 from serve_app import logs
 from serve_app.api import Services, create_app
 from serve_app.api.acceptance import Acceptance
+from serve_app.api.services import PartStatus
 from serve_app.catalog import Catalog
-from serve_app.deployments.handles import JobsHandle
+from serve_app.deployments.explain import explain
+from serve_app.deployments.handles import JobsHandle, SynthesizerHandle
 from serve_app.deployments.jobs import speaker_for
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.job_client import JobClient
@@ -26,7 +28,7 @@ from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.storage import ObjectStore, UrlSigner
 from serve_app.voices import VoiceLibrary
 
-__all__ = ["Ingress", "catalog_of", "not_ready"]
+__all__ = ["Ingress", "ServeCluster", "catalog_of", "part_status"]
 
 
 class Ingress:
@@ -46,7 +48,6 @@ class Ingress:
         catalog = catalog_of(args, models)
         built_in = {name for model in catalog.models for name in model.builtin_voices}
         library = VoiceLibrary(store, reserved=built_in)
-        self._deployments = (*synthesizers, "Jobs")
         self._services = Services(
             catalog=catalog,
             acceptance=Acceptance(catalog, library, args.limits),
@@ -55,7 +56,10 @@ class Ingress:
             jobs=JobClient(store, JobsHandle(jobs)),
             store=store,
             limits=args.limits,
-            not_ready=self._not_ready,
+            cluster=ServeCluster(
+                (*synthesizers, "Jobs"),
+                {m.name: SynthesizerHandle(synthesizers[m.name], m.name, m.retry_after_s) for m in models},
+            ),
             signer=signer,
             public_url=args.public_url,
             allowed_hosts=args.allowed_hosts,
@@ -64,23 +68,36 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._services, echo_request_id=False)
 
-    async def _not_ready(self) -> Mapping[str, str]:
+
+class ServeCluster:
+    """What Serve says of the deployments of this application."""
+
+    def __init__(self, deployments: Sequence[str], models: Mapping[str, SynthesizerHandle]) -> None:
+        self._deployments = deployments
+        self._models = models
+
+    async def statuses(self) -> Mapping[str, PartStatus]:
         app = serve.get_replica_context().app_name
-        status = (await asyncio.to_thread(serve.status)).applications[app]
-        return not_ready({name: status.deployments[name] for name in self._deployments})
+        found = (await asyncio.to_thread(serve.status)).applications[app].deployments
+        return {name: part_status(found[name]) for name in self._deployments if name in found}
+
+    async def health(self, model: str) -> Mapping[str, Any]:
+        return await self._models[model].health()
 
 
-def not_ready(deployments: Mapping[str, DeploymentStatusOverview]) -> dict[str, str]:
-    """The deployments that cannot speak yet, with Serve's word on why.
+def part_status(status: DeploymentStatusOverview) -> PartStatus:
+    """Serve's word in ours.
 
-    A replica runs once its constructor returned, and that is after its model was warmed. A healthy deployment
-    without replicas is one that scales from zero.
+    A replica runs once its constructor returned, and that is after its model was warmed: one is enough to speak. A
+    healthy deployment without replicas is one that scales from zero.
     """
-    return {
-        name: status.message or status.status.value
-        for name, status in deployments.items()
-        if not status.replica_states.get(ReplicaState.RUNNING) and status.status != DeploymentStatus.HEALTHY
-    }
+    replicas = status.replica_states.get(ReplicaState.RUNNING, 0)
+    if replicas:
+        return PartStatus("ready", replicas)
+    if status.status == DeploymentStatus.HEALTHY:
+        return PartStatus("idle")
+    failed = status.status in (DeploymentStatus.DEPLOY_FAILED, DeploymentStatus.UNHEALTHY)
+    return PartStatus("failed" if failed else "starting", 0, explain(status.message))
 
 
 def catalog_of(args: BuildArgs, models: tuple[ModelSettings, ...]) -> Catalog:

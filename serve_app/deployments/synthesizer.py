@@ -1,14 +1,24 @@
 """The Serve shell of a model: one replica holds one engine."""
 
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from env_setup.guard import pip_guard
 from serve_app import logs
+from serve_app.deployments.metrics import RayMetrics
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.domain import Pcm, Unit
+from serve_app.errors import ModelLoadFailed
 from serve_app.models import load_engine
-from serve_app.settings import ModelSettings
-from serve_app.storage import ObjectStore
+from serve_app.settings import ModelSettings, NodeSettings
+from serve_app.storage import ObjectStore, S3Store
 from serve_app.synthesis import SynthesisService
+from serve_app.weights import NodeWeights
 
-__all__ = ["Synthesizer"]
+__all__ = ["RefusedSynthesizer", "Synthesizer"]
 
 
 class Synthesizer:
@@ -16,13 +26,42 @@ class Synthesizer:
 
     def __init__(self, model: ModelSettings, store: ObjectStore, voices: VoiceCacheArgs, log_level: str) -> None:
         logs.configure(log_level)
-        self._service = SynthesisService(load_engine(model), voices.client(store), model.name)
+        logs.event("replica_starting", model=model.name, python=sys.executable, **_packages())
+        os.environ.update(pip_guard())  # whatever is imported below can install nothing
+        node = NodeSettings.from_environment(os.environ)
+        weights = NodeWeights(node, store if isinstance(store, S3Store) else None)
+        engine = load_engine(model, weights)
+        logs.event("model_loaded", model=model.name)
+        self._service = SynthesisService(engine, voices.client(store), model.name, metrics=RayMetrics())
         self._service.warm_up()
-        logs.event("replica_ready", model=model.name)
+        logs.event("replica_ready", model=model.name, **engine.runtime)
 
     async def synthesize(self, unit: Unit) -> Pcm:
         """Speak one unit; many at once are batched."""
         return await self._service.synthesize(unit)
 
+    async def health(self) -> Mapping[str, Any]:
+        """What this replica runs on, and what it has done."""
+        return self._service.health()
+
     async def __del__(self) -> None:
         await self._service.close()
+
+
+def _packages() -> dict[str, str | None]:
+    """What the environment brought before anything was loaded."""
+    return {name: _version(name) for name in ("torch", "flash_attn")}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+class RefusedSynthesizer:
+    """Stands for a model whose environment cannot be made: its deployment fails with the reason, the others serve."""
+
+    def __init__(self, model: ModelSettings, refusal: str) -> None:
+        raise ModelLoadFailed(f"model {model.name!r} cannot start: {refusal}")

@@ -96,6 +96,6 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"flash_attn needs compute capability 8.0 and {device} has {capability[0]}.{capability[1]}"
     try:
         importlib.import_module("flash_attn")
-    except ImportError as error:  # absent, or built for another torch, CUDA or C++ ABI
+    except (ImportError, OSError) as error:  # absent, or built for another torch, CUDA or C++ ABI
         return f"flash_attn cannot be imported ({error})"
     return None

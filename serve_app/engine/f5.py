@@ -106,6 +106,15 @@ class F5Engine:
     def batch_limits(self) -> BatchLimits:
         return CPU_LIMITS if self.device.type == "cpu" else CUDA_LIMITS
 
+    @property
+    def runtime(self) -> Mapping[str, str]:
+        return {
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": self.attention.path,
+            "attention_reason": self.attention.reason,
+        }
+
     def frames(self, item: EngineInput) -> int:
         """Mel frames of reference and speech together. Raises InvalidText or UnusableVoice."""
         return self._plan(item).frames

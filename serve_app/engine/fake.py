@@ -5,7 +5,7 @@ Keeps the whole Engine protocol, so whatever runs on it runs on a real one. Know
 
 import math
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -46,6 +46,10 @@ class FakeEngine:
     @property
     def batch_limits(self) -> BatchLimits:
         return self._limits
+
+    @property
+    def runtime(self) -> Mapping[str, str]:
+        return {"device": "cpu", "dtype": "float32", "attention": "none", "attention_reason": "a tone needs none"}
 
     def frames(self, item: EngineInput) -> int:
         """Frames of the tone, and of the reference audio where there is one."""

@@ -6,7 +6,7 @@ Knows nothing of HTTP, Ray, stores or settings.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
@@ -70,6 +70,11 @@ class PreviewEngine:
     def batch_limits(self) -> BatchLimits:
         """One unit at a time, of any length."""
         return BatchLimits(max_units=1, max_frames=1_000_000)
+
+    @property
+    def runtime(self) -> Mapping[str, str]:
+        reason = "hibari's model has one path, onnxruntime's"
+        return {"device": "cpu", "dtype": "float32", "attention": "onnxruntime", "attention_reason": reason}
 
     def frames(self, item: EngineInput) -> int:
         """Estimate of the output in mel frames (93.75 a second): 15.5 characters a second and 0.2 s.

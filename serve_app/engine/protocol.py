@@ -1,6 +1,6 @@
 """What a replica asks of an engine. Engines know nothing of HTTP, Ray, stores or settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,11 @@ class Engine(Protocol):
     @property
     def batch_limits(self) -> BatchLimits:
         """What one call of `synthesize` may hold. On a CPU: one unit."""
+        ...
+
+    @property
+    def runtime(self) -> Mapping[str, str]:
+        """What the model runs on: `device`, `dtype`, `attention` and `attention_reason`."""
         ...
 
     def frames(self, item: EngineInput) -> int:

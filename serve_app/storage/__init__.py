@@ -2,13 +2,16 @@
 
 from serve_app.storage.directory import DirectoryStore
 from serve_app.storage.memory import MemoryStore
+from serve_app.storage.opening import s3_store
 from serve_app.storage.probe import probe
-from serve_app.storage.protocol import ObjectInfo, ObjectStore, Page, StoredObject
-from serve_app.storage.s3 import S3Config, S3Store
+from serve_app.storage.protocol import FileStore, ObjectInfo, ObjectStore, Page, StoredObject
+from serve_app.storage.s3 import S3Store
+from serve_app.storage.s3_client import S3Config
 from serve_app.storage.signing import UrlSigner
 
 __all__ = [
     "DirectoryStore",
+    "FileStore",
     "MemoryStore",
     "ObjectInfo",
     "ObjectStore",
@@ -18,4 +21,5 @@ __all__ = [
     "StoredObject",
     "UrlSigner",
     "probe",
+    "s3_store",
 ]

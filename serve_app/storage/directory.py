@@ -15,9 +15,8 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -34,8 +33,10 @@ from serve_app.errors import (
     StorageMisconfigured,
     StorageUnreachable,
 )
+from serve_app.storage.files import prune, stat_file, sync_directory
 from serve_app.storage.protocol import ObjectInfo, Page, StoredObject
 from serve_app.storage.signing import UrlSigner, check_key, is_key
+from serve_app.storage.streaming import blocks, check_etag, check_start
 
 __all__ = ["DirectoryStore"]
 
@@ -44,7 +45,7 @@ PLACE_ATTEMPTS = 100
 
 
 class DirectoryStore:
-    """An ObjectStore, safe for threads and processes. Raises ConfigError where `root` is not absolute."""
+    """An ObjectStore and FileStore, safe for threads and processes. Raises ConfigError where `root` is not absolute."""
 
     def __init__(self, root: Path, signer: UrlSigner) -> None:
         if not root.is_absolute():
@@ -54,14 +55,28 @@ class DirectoryStore:
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
         """See ObjectStore. Raises Conflict where `key` needs a directory in place of a file, or the reverse."""
+        return self._put(key, [body], hashlib.sha256(body).hexdigest(), content_type)
+
+    def put_file(self, key: str, path: Path, *, content_type: str) -> ObjectInfo:
+        """See FileStore."""
+        check_key(key)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            return self._put(key, blocks(file), sha256, content_type)
+
+    def _put(self, key: str, body: Iterable[bytes], sha256: str, content_type: str) -> ObjectInfo:
         target = self._path(key)
-        sha256 = hashlib.sha256(body).hexdigest()
         text = json.dumps({"sha256": sha256, "content_type": content_type}).encode()
-        with self._clear_errors("write", key), self._fresh(body) as (file, status), self._fresh(text) as (described, _):
+        with (
+            self._clear_errors("write", key),
+            self._fresh(body) as (file, status),
+            self._fresh([text]) as (described, _),
+        ):
             description = self._description(key, status)
             try:
                 self._place(described, description)
-                replaced = _stat(target)  # of two writers at once one may leave its description, which nothing reads
+                replaced = stat_file(target)  # of two writers one may leave its description, which nothing reads
                 self._place(file, target)
             except BaseException:
                 description.unlink(missing_ok=True)
@@ -85,6 +100,16 @@ class DirectoryStore:
         """See ObjectStore."""
         return self._read(key, with_body=False)[0]
 
+    def read(self, key: str, *, start: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        """See FileStore. What is opened is read to its end, also where the object is replaced meanwhile."""
+        path = self._path(key)
+        with self._clear_errors("read", key), path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            check_etag(key, _info(key, status).etag, etag)
+            check_start(key, start, status.st_size)
+            file.seek(start)
+            yield from blocks(file)
+
     def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
         """See ObjectStore. Reads each directory that can hold such keys whole. Names not in UTF-8 are no keys."""
         folder = prefix[: prefix.rfind("/") + 1]
@@ -92,7 +117,7 @@ class DirectoryStore:
             return Page([], None)
         with self._clear_errors("list", prefix):
             keys = [*islice(self._walk(folder, prefix, after), limit + 1)]
-            found = [(key, _stat(self._root / key)) for key in keys[:limit]]
+            found = [(key, stat_file(self._root / key)) for key in keys[:limit]]
         items = [_info(key, status) for key, status in found if status]
         return Page(items, keys[limit - 1] if len(keys) > limit else None)
 
@@ -100,12 +125,12 @@ class DirectoryStore:
         """See ObjectStore. Directories that it empties go too, save those in the root."""
         target = self._path(key)
         with self._clear_errors("delete", key):
-            status = _stat(target)
+            status = stat_file(target)
             if status is None:
                 return
             for path, top in ((target, self._root), (self._description(key, status), self._root / ".meta")):
                 path.unlink(missing_ok=True)
-                _prune(path.parent, top)
+                prune(path.parent, top)
 
     def url(self, key: str, *, expires_s: int, filename: str) -> str:
         """A signed path with query, which the ingress serves."""
@@ -121,13 +146,13 @@ class DirectoryStore:
         return self._root / ".meta" / f"{key}.{status.st_size}-{status.st_mtime_ns}.json"
 
     @contextmanager
-    def _fresh(self, body: bytes) -> Iterator[tuple[Path, os.stat_result]]:
+    def _fresh(self, body: Iterable[bytes]) -> Iterator[tuple[Path, os.stat_result]]:
         """A new file in `.tmp`, on the disk, with a modification time of its own; removed if it stays there."""
         path = self._root / ".tmp" / secrets.token_hex(16)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb") as file:
-                file.write(body)
+                file.writelines(body)
                 file.flush()
                 now_ns = time.time_ns()  # filesystems stamp by a clock of milliseconds, too coarse to tell writes apart
                 os.utime(file.fileno(), ns=(now_ns, now_ns))
@@ -148,7 +173,7 @@ class DirectoryStore:
                     raise
         for directory in target.parents:  # all, since one made for this key is an entry of its parent
             with suppress(FileNotFoundError):  # pruned: the object is deleted already
-                _sync(directory)
+                sync_directory(directory)
             if directory == self._root:
                 break
 
@@ -221,27 +246,3 @@ def _info(
 ) -> ObjectInfo:
     etag = f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ino:x}"
     return ObjectInfo(key, status.st_size, etag, datetime.fromtimestamp(status.st_mtime, UTC), content_type, sha256)
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    """None where there is no file: nothing, or a directory."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        status = path.stat()
-        return None if stat.S_ISDIR(status.st_mode) else status
-    return None
-
-
-def _prune(directory: Path, root: Path) -> None:
-    """Remove `directory` and those above it while they are empty; never `root`, nor what lies directly in it."""
-    with suppress(OSError):  # not empty, or gone already
-        while directory != root and directory.parent != root:
-            directory.rmdir()
-            directory = directory.parent
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

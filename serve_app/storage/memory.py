@@ -6,18 +6,20 @@ It keeps the promises that the other stores keep, and the same contract suite ho
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from serve_app.errors import ObjectNotFound
 from serve_app.storage.protocol import ObjectInfo, Page, StoredObject
 from serve_app.storage.signing import UrlSigner, check_key
+from serve_app.storage.streaming import check_etag, check_start
 
 __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """An ObjectStore. Safe for threads. `now` is the clock that `last_modified` is read from."""
+    """An ObjectStore and FileStore. Safe for threads. `now` is the clock that `last_modified` is read from."""
 
     def __init__(
         self, signer: UrlSigner | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -64,3 +66,14 @@ class MemoryStore:
     def url(self, key: str, *, expires_s: int, filename: str) -> str:
         """A signed path with query, as a directory gives."""
         return self._signer.sign(key, expires_s, filename)
+
+    def read(self, key: str, *, start: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        """See FileStore."""
+        stored = self.get(key)
+        check_etag(key, stored.info.etag, etag)
+        check_start(key, start, stored.info.size_bytes)
+        yield stored.body[start:]
+
+    def put_file(self, key: str, path: Path, *, content_type: str) -> ObjectInfo:
+        """See FileStore."""
+        return self.put(key, path.read_bytes(), content_type=content_type)

@@ -1,15 +1,18 @@
 """What the service asks of an object store: six methods that S3, a directory and a dict can all keep.
 
+FileStore is two more, for objects too large to be held in memory: only model weights need them.
+
 Keys are relative POSIX paths such as `voices/anna.wav`. Methods block: async callers run them in a
 thread. No method promises compare-and-swap, so nothing above may need it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
-__all__ = ["ObjectInfo", "ObjectStore", "Page", "StoredObject"]
+__all__ = ["FileStore", "ObjectInfo", "ObjectStore", "Page", "StoredObject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +74,20 @@ class ObjectStore(Protocol):
 
         Absolute for S3 (presigned). A path with query for a store that the ingress serves itself.
         """
+        ...
+
+
+class FileStore(Protocol):
+    """Objects that are streamed. Raises as ObjectStore does; every implementation of it is one of this, too."""
+
+    def read(self, key: str, *, start: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        """The bytes from offset `start`, unchecked: whoever streams compares the sha256 of the whole.
+
+        With `etag` only while the object has it. The call or any step raises ObjectNotFound, Conflict (another
+        etag), InvalidRequest (nothing is at `start`), or StorageUnreachable where the stream breaks off.
+        """
+        ...
+
+    def put_file(self, key: str, path: Path, *, content_type: str) -> ObjectInfo:
+        """As `ObjectStore.put`, from a file that does not change meanwhile. Raises OSError where it is unreadable."""
         ...

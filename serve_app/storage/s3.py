@@ -5,61 +5,43 @@ method -> check of the key -> boto3 client (one per process) -> bucket
 """
 
 import hashlib
-import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import boto3
-import botocore.session
-from botocore.config import Config
+from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import HTTPClientError, IncompleteReadError
 from urllib3.exceptions import HTTPError
 
 from serve_app.errors import ConfigError, ObjectCorrupt, StorageMisconfigured
 from serve_app.storage.protocol import ObjectInfo, Page, StoredObject
+from serve_app.storage.s3_client import DEFAULT_REGION, S3Config, make_client
 from serve_app.storage.s3_errors import BOTO_ERRORS, Attempt, storage_error
 from serve_app.storage.signing import check_key
+from serve_app.storage.streaming import BLOCK_BYTES, check_start
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 __all__ = ["S3Config", "S3Store"]
 
-DEFAULT_REGION = "us-east-1"
 READ_ATTEMPTS = 3
 """Of a body that is cut. boto3 retries until the headers are there, not beyond."""
 MAX_URL_EXPIRY_S = 7 * 24 * 3600
 """S3's limit for presigned URLs (signature version 4)."""
-
-
-@dataclass(frozen=True)
-class S3Config:
-    """Which bucket, and as whom. An empty string counts as unset.
-
-    `endpoint_url` None: AWS itself. `access_key_id` None: boto3's own chain, such as the machine's role.
-    """
-
-    bucket: str
-    endpoint_url: str | None = None
-    region: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        for name in ("endpoint_url", "region", "access_key_id", "secret_access_key"):
-            object.__setattr__(self, name, getattr(self, name) or None)
-        if not self.bucket:
-            raise ConfigError("S3_BUCKET is empty: name the bucket")
+MIB = 1024 * 1024
+IN_PARTS = TransferConfig(multipart_threshold=16 * MIB, multipart_chunksize=16 * MIB, use_threads=False)
+"""One part after the other in the caller's thread: boto3's own threads would hold up the end of the process."""
 
 
 class S3Store:
-    """An ObjectStore. Safe for threads; pickled as its config, so that each process makes a client of its own."""
+    """An ObjectStore and FileStore, safe for threads; pickled as its config, so each process makes its own client."""
 
     def __init__(self, config: S3Config) -> None:
         self._config = config
@@ -71,6 +53,14 @@ class S3Store:
 
     def __repr__(self) -> str:
         return f"S3Store({self._config!r})"
+
+    @property
+    def bucket(self) -> str:
+        return self._config.bucket
+
+    def in_bucket(self, bucket: str) -> "S3Store":
+        """Another bucket at the same endpoint, with the same credentials."""
+        return S3Store(replace(self._config, bucket=bucket))
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
         """See ObjectStore. The request's signature covers the body's sha256, so the store checks it on arrival."""
@@ -99,6 +89,30 @@ class S3Store:
     def head(self, key: str) -> ObjectInfo:
         """See ObjectStore."""
         with self._asking("read", check_key(key)) as client:
+            return _info(key, client.head_object(Bucket=self._config.bucket, Key=key))
+
+    def read(self, key: str, *, start: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        """See FileStore. Of a store that ignores ranges all is read, and what lies before `start` dropped."""
+        check_start(key, min(start, 0), 0)  # S3 itself refuses only what is too far
+        asked: dict[str, Any] = {"Range": f"bytes={start}-"} if start else {}
+        if etag is not None:
+            asked["IfMatch"] = f'"{etag}"'
+        with self._asking("read", check_key(key)) as client:
+            answer = client.get_object(Bucket=self._config.bucket, Key=key, **asked)
+            drop = start if answer["ResponseMetadata"]["HTTPStatusCode"] == 200 else 0
+            with closing(answer["Body"]) as body:
+                for block in body.iter_chunks(BLOCK_BYTES):
+                    kept, drop = block[drop:], max(0, drop - len(block))
+                    if kept:
+                        yield kept
+
+    def put_file(self, key: str, path: Path, *, content_type: str) -> ObjectInfo:
+        """See FileStore. From 16 MiB in parts, which a process that is killed may leave in the bucket unfinished."""
+        with self._asking("write", check_key(key)) as client, path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            described = {"ContentType": content_type, "Metadata": {"sha256": sha256}}
+            client.upload_fileobj(file, self._config.bucket, key, ExtraArgs=described, Config=IN_PARTS)
             return _info(key, client.head_object(Bucket=self._config.bucket, Key=key))
 
     def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
@@ -160,58 +174,13 @@ class S3Store:
         with self._lock:  # clients are thread-safe, making them is not
             if self._made is None:
                 try:
-                    self._made = _make_client(self._config)
+                    self._made = make_client(self._config)
                 except ValueError as error:
                     raise StorageMisconfigured(
                         f"AWS_ENDPOINT_URL is {self._config.endpoint_url!r} and AWS_REGION {self._config.region!r}, "
                         f"which boto3 refuses: {error}; correct them"
                     ) from error
             return self._made
-
-
-def _make_client(config: S3Config) -> "S3Client":
-    return boto3.session.Session(botocore_session=_session(config)).client(
-        "s3",
-        endpoint_url=config.endpoint_url,
-        region_name=config.region or DEFAULT_REGION,
-        aws_access_key_id=config.access_key_id,
-        aws_secret_access_key=config.secret_access_key,
-        config=Config(
-            signature_version="s3v4",
-            # "auto" would presign for AWS's global host instead of the region's own.
-            s3={
-                "addressing_style": "path" if config.endpoint_url else "virtual",
-                "us_east_1_regional_endpoint": "regional",
-            },
-            # "when_supported" adds CRC32 headers that Backblaze B2 and others refuse (boto/boto3#4392); the sha256
-            # in our metadata takes their place.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            max_pool_connections=50,
-            connect_timeout=5,
-            read_timeout=30,
-            retries={"mode": "standard", "total_max_attempts": 3},
-        ),
-    )
-
-
-def _session(config: S3Config) -> botocore.session.Session:
-    """A session that reads no AWS_* variable and no config file; AWS_CA_BUNDLE counts, as it does for all of boto3.
-
-    Where `config` has no keys, an ordinary session finds the credentials: a role, a profile, a container's token.
-    """
-    isolated = {
-        name: (None, None, default, conversion)
-        for name, (_, _, default, conversion) in botocore.session.Session.SESSION_VARIABLES.items()
-        if name != "ca_bundle"
-    }
-    isolated["config_file"] = isolated["credentials_file"] = (None, None, os.devnull, None)
-    isolated["ignore_configured_endpoint_urls"] = (None, None, True, None)
-    session = botocore.session.Session(session_vars=isolated)
-    if config.access_key_id is None:
-        ordinary = botocore.session.Session()
-        session.register_component("credential_provider", ordinary.get_component("credential_provider"))
-    return session
 
 
 def _info(key: str, answer: Any) -> ObjectInfo:  # GetObjectOutput and HeadObjectOutput share no type

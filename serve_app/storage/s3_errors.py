@@ -25,7 +25,15 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from serve_app.errors import ObjectNotFound, ServiceError, StorageDenied, StorageMisconfigured, StorageUnreachable
+from serve_app.errors import (
+    Conflict,
+    InvalidRequest,
+    ObjectNotFound,
+    ServiceError,
+    StorageDenied,
+    StorageMisconfigured,
+    StorageUnreachable,
+)
 
 __all__ = ["BOTO_ERRORS", "Attempt", "storage_error"]
 
@@ -85,6 +93,10 @@ def _answered(error: ClientError, attempt: Attempt) -> ServiceError:
     code = str(error.response["Error"].get("Code", status))
     if code in NOT_FOUND:
         return ObjectNotFound(f'no object "{attempt.key}" in {attempt.where}')
+    if status == 412:
+        return Conflict(f'object "{attempt.key}" in {attempt.where} has changed since it was described: begin anew')
+    if status == 416:
+        return InvalidRequest(f'object "{attempt.key}" in {attempt.where} has no byte at the offset asked for')
     if known := MISCONFIGURED.get(code):
         answer = f"{attempt.where} answered {status} {code}"
         return StorageMisconfigured(known(answer, attempt, metadata.get("HTTPHeaders", {})))

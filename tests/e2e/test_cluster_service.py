@@ -13,39 +13,46 @@ import runpod
 import yaml
 
 from serve_app.audio import decode, encode
+from serve_app.storage import S3Store
 from tests.support.running import ROOT, RunningService, ended, environment, free_port, running, until
 from tests.support.seaweedfs import run_seaweedfs
 from tests.support.sentences import SENTENCES
-from tests.support.tiny_f5 import write_tiny_f5
+from tests.support.tiny_f5 import ARCHITECTURE, tiny_settings, write_tiny_f5
 from tests.support.transcribe import error_rate_over_sentences
 
 MAX_WER = 0.06
 BUCKET = "speech"
+GERMAN = "abcdefghijklmnopqrstuvwxyzäöüßABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?"
 LONG_TEXT = " ".join(SENTENCES * 40)
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
-    weights = write_tiny_f5(folder / "f5")
+    write_tiny_f5(folder / "f5")
     port = free_port()
     config = folder / "deploy.yaml"
-    config.write_text(yaml.safe_dump(_config(weights)))
+    config.write_text(yaml.safe_dump(_config(folder / "f5")))
     command = [sys.executable, "-m", "serve_app.launcher", str(config), "--port", str(port)]
     with run_seaweedfs(folder / "s3") as s3:
         s3.create_bucket(BUCKET)
+        german = write_tiny_f5(folder / "german", seed=1, depth=1, letters=GERMAN)
+        bucket = S3Store(s3.config(BUCKET))
+        bucket.put("models/german.safetensors", german.checkpoint.read_bytes(), content_type="application/octet-stream")
+        bucket.put("models/german.txt", german.vocab.read_bytes(), content_type="text/plain")
         env = environment(
             S3_BUCKET=BUCKET,
             AWS_ACCESS_KEY_ID=s3.access_key_id,
             AWS_SECRET_ACCESS_KEY=s3.secret_access_key,
             AWS_REGION="us-east-1",
             AWS_ENDPOINT_URL=s3.endpoint_url,
+            WEIGHTS_DIR=str(folder / "weights"),
         )
         with running(command, port, env) as service:
             yield service
 
 
-def _config(weights) -> dict:
+def _config(weights: Path) -> dict:
     config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
     args = config["applications"][0]["args"]
     quick = {"upscale_delay_s": 0.5, "downscale_delay_s": 1, "metrics_interval_s": 0.5, "look_back_period_s": 1}
@@ -56,22 +63,16 @@ def _config(weights) -> dict:
             "num_cpus": 0.1,
             "autoscaling": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1} | quick,
         },
-        {
-            "engine": "f5",
-            "weights": {
-                name: str(getattr(weights, name))
-                for name in ("checkpoint", "vocoder", "vocab", "config")
-                if getattr(weights, name)
-            },
-            "device": "cpu",
-            "nfe_steps": 4,
-            "max_ongoing_requests": 1,
-            "max_queued_requests": 2,
-            "retry_after_s": 7,
-            "threads": 1,  # two torch threads on two shared cores wait for each other
-            "num_gpus": 0,
-            "num_cpus": 0.1,
-        },
+        tiny_settings(weights, max_ongoing_requests=1, max_queued_requests=2, retry_after_s=7),
+        tiny_settings(
+            weights,
+            name="f5-german",
+            source=f"s3://{BUCKET}/models/german.safetensors",
+            vocab=f"s3://{BUCKET}/models/german.txt",
+            architecture=ARCHITECTURE | {"depth": 1},
+            license="CC-BY-4.0",
+            languages=["de"],
+        ),
     ]
     args["default_model"] = "preview"
     args["jobs"] |= {"heartbeat_s": 0.5, "dead_after_s": 2, "sweep_s": 0.5}
@@ -161,6 +162,20 @@ def test_f5_speaks_with_an_uploaded_voice_beside_preview(service: RunningService
     assert len(first.content) > 2 * 24_000
     other = client.post(f"{service.url}/v1/audio/speech", json=body | {"seed": 6})
     assert other.content != first.content
+
+
+def test_a_checkpoint_for_another_language_is_served_beside(service: RunningService, client: httpx.Client):
+    """A second f5 model from the bucket, with its own size and vocabulary, has its own replica, licence and words."""
+    body = {"input": "Das Mädchen grüßt.", "response_format": "pcm", "seed": 1}
+    told = client.post(f"{service.url}/v1/audio/speech", json=body | {"model": "f5-german"})
+    assert (told.status_code, told.headers.get("x-model")) == (200, "f5-german"), told.text
+    models = {model["id"]: model for model in client.get(f"{service.url}/v1/models").json()["data"]}
+    german = {"license": "code MIT; weights CC-BY-4.0", "languages": ["de"], "state": "ready", "replicas": 1}
+    assert german.items() <= models["f5-german"].items()
+    assert models["f5"]["languages"] == ["en"]
+    refused = client.post(f"{service.url}/v1/audio/speech", json=body | {"model": "f5-german", "input": "Привет."})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_text")
+    assert "П" in refused.json()["error"]["message"]
 
 
 def test_f5_refuses_a_voice_without_text(service: RunningService, client: httpx.Client):

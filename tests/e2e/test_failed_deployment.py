@@ -12,6 +12,9 @@ from tests.support.running import ROOT, START_S, environment, free_port
 CONFIG = yaml.safe_load((ROOT / "deploy.yaml").read_text())
 
 
+FOREIGN = {"engine": "f5", "num_gpus": 0, "license": "MIT", "languages": ["en"], "environment": "installed"}
+
+
 def launch(folder: Path, args: dict, **env: str) -> "subprocess.CompletedProcess[str]":
     config = folder / "deploy.yaml"
     config.write_text(yaml.safe_dump(CONFIG | {"applications": [CONFIG["applications"][0] | {"args": args}]}))
@@ -31,9 +34,9 @@ def launch(folder: Path, args: dict, **env: str) -> "subprocess.CompletedProcess
     [
         ({"modles": "auto"}, {}, ["modles"]),
         (
-            {"models": [{"engine": "f5", "num_gpus": 0, "weights": {"checkpoint": "/no/such", "vocoder": "/no"}}]},
+            {"models": [FOREIGN | {"source": "/no/such.safetensors"}]},
             {},
-            ["models[].weights.checkpoint", "/no/such"],
+            ["models[].source", "/no/such.safetensors"],
         ),
         (
             {},

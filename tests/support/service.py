@@ -8,6 +8,7 @@ import httpx
 
 from serve_app.api import Services, create_app
 from serve_app.api.acceptance import Acceptance
+from serve_app.api.services import PartStatus
 from serve_app.catalog import Catalog, Model
 from serve_app.domain import VoiceRef, VoiceStats
 from serve_app.engine.fake import FakeEngine
@@ -61,7 +62,7 @@ class LocalService:
     engine: FakeEngine = field(default_factory=FakeEngine)
     signer: UrlSigner = field(default_factory=lambda: UrlSigner(b"k" * 32))
     limits: LimitSettings = field(default_factory=LimitSettings)
-    not_ready: dict[str, str] = field(default_factory=dict)
+    not_ready: dict[str, PartStatus] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic  # what a job's pauses between runs are measured by
 
     def __post_init__(self) -> None:
@@ -89,18 +90,22 @@ class LocalService:
             jobs=JobClient(self.store, LocalRunners(self.runner)),
             store=self.store,
             limits=self.limits,
-            not_ready=self._not_ready,
+            cluster=self,
             signer=self.signer,
         )
         transport = httpx.ASGITransport(app=create_app(self.services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
-    async def _not_ready(self) -> dict[str, str]:
-        return self.not_ready
+    async def statuses(self) -> dict[str, PartStatus]:
+        ready = {name: PartStatus("ready", replicas=1) for name in ("preview", "f5", "Jobs")}
+        return ready | self.not_ready
+
+    async def health(self, model: str) -> dict[str, object]:
+        return SynthesisService(self.engine, None, model).health()
 
 
 def _model(name: str, voice: str, *, draft: bool) -> Model:
-    return Model(name, "fake", draft, (voice,), voice, "Apache-2.0", "en")
+    return Model(name, "fake", draft, (voice,), voice, "Apache-2.0", ("en",))
 
 
 def _limits(stats: VoiceStats | None, speed: float):

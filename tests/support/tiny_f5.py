@@ -1,6 +1,7 @@
 """Writes a tiny F5-TTS model with random weights, in upstream's file formats: it speaks noise, but at once.
 
-For tests, and for running the service without the real weights: `python -m tests.support.tiny_f5 DIR`.
+For tests, and for running the service without the real weights: `python -m tests.support.tiny_f5 DIR` writes it and
+prints its entry for deploy.yaml.
 """
 
 import sys
@@ -14,33 +15,21 @@ from torch import nn
 
 from serve_app.engine.load import F5Weights, import_f5_tts
 
-__all__ = ["write_tiny_f5"]
+__all__ = ["ARCHITECTURE", "tiny_settings", "write_tiny_f5"]
 
 VOCAB_SIZE = 2545
 """Entries of the vocabulary in the f5-tts wheel, which the tiny model uses."""
 
-MODEL: dict[str, Any] = {
-    "name": "tiny",
-    "tokenizer": "pinyin",
-    "backbone": "DiT",
-    "arch": {
-        "dim": 64,
-        "depth": 2,
-        "heads": 4,
-        "dim_head": 16,
-        "ff_mult": 2,
-        "text_dim": 32,
-        "text_mask_padding": True,
-        "conv_layers": 2,
-    },
-    "mel_spec": {
-        "target_sample_rate": 24000,
-        "n_mel_channels": 100,
-        "hop_length": 256,
-        "win_length": 1024,
-        "n_fft": 1024,
-        "mel_spec_type": "vocos",
-    },
+N_MELS = 100
+ARCHITECTURE: dict[str, Any] = {
+    "dim": 64,
+    "depth": 2,
+    "heads": 4,
+    "dim_head": 16,
+    "ff_mult": 2,
+    "text_dim": 32,
+    "text_mask_padding": True,
+    "conv_layers": 2,
 }
 
 VOCODER: dict[str, Any] = {  # charactr/vocos-mel-24khz with smaller numbers
@@ -65,37 +54,60 @@ VOCODER: dict[str, Any] = {  # charactr/vocos-mel-24khz with smaller numbers
 }
 
 
-def write_tiny_f5(directory: Path, seed: int = 0) -> F5Weights:
-    """Write checkpoint (`.safetensors`, `ema_model.` prefix), config and vocoder into `directory`, made here.
+def write_tiny_f5(directory: Path, seed: int = 0, *, depth: int = 2, letters: str = "") -> F5Weights:
+    """Write checkpoint (`ema_model.` prefix) and vocoder as safetensors into `directory`, made here.
 
     The same seed writes the same parameters. The audio is finite and well above silence, and depends on text,
-    reference and noise.
+    reference and noise. With `letters` these, and a space, are its vocabulary, written beside it.
     """
     vocoder_dir = directory / "vocoder"
     vocoder_dir.mkdir(parents=True, exist_ok=True)
-    weights = F5Weights(directory / "model.safetensors", vocoder_dir, config=directory / "config.yaml")
-    (directory / "config.yaml").write_text(yaml.safe_dump({"model": MODEL}))
+    vocab = _write_vocab(directory / "vocab.txt", letters) if letters else None
+    weights = F5Weights(directory / "model.safetensors", vocoder_dir, vocab, ARCHITECTURE | {"depth": depth})
     (vocoder_dir / "config.yaml").write_text(yaml.safe_dump(VOCODER))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        dit, vocoder = _random_dit(), _random_vocoder(vocoder_dir / "config.yaml")
+        dit = _random_dit(depth, len(letters) + 1 if letters else VOCAB_SIZE)
+        vocoder = _random_vocoder(vocoder_dir / "config.yaml")
     named = {f"ema_model.transformer.{name}": value for name, value in dit.state_dict().items()}
     save_file(named, weights.checkpoint)
-    torch.save(vocoder.state_dict(), vocoder_dir / "pytorch_model.bin")
+    save_file(vocoder.state_dict(), vocoder_dir / "model.safetensors")
     return weights
 
 
-def _random_dit() -> Any:
+def tiny_settings(directory: Path, **changes: Any) -> dict[str, Any]:
+    """An entry of `models` in deploy.yaml that serves what `write_tiny_f5` wrote into `directory`, on a CPU."""
+    return {
+        "engine": "f5",
+        "source": str(directory / "model.safetensors"),
+        "vocoder": str(directory / "vocoder"),
+        "architecture": ARCHITECTURE,
+        "license": "CC0-1.0 (random numbers)",
+        "languages": ["en"],
+        "environment": "installed",
+        "device": "cpu",
+        "threads": 1,  # two torch threads on two shared cores wait for each other
+        "nfe_steps": 4,
+        "num_cpus": 0.1,
+        "num_gpus": 0,
+    } | changes
+
+
+def _write_vocab(path: Path, letters: str) -> Path:
+    path.write_text("".join(f"{letter}\n" for letter in f" {letters}"), encoding="utf-8")
+    return path
+
+
+def _random_dit(depth: int, vocab_size: int) -> Any:
     import_f5_tts()
     from f5_tts.model.backbones.dit import DiT
 
-    n_mels = MODEL["mel_spec"]["n_mel_channels"]
-    dit = DiT(**MODEL["arch"], text_num_embeds=VOCAB_SIZE, mel_dim=n_mels)
+    dit = DiT(**ARCHITECTURE | {"depth": depth}, text_num_embeds=vocab_size, mel_dim=N_MELS)
     # Upstream starts AdaLN, GRN and the output at zero: untrained, it returns its noise and ignores the text.
     for parameter in dit.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.2)
-    dit.input_embed.proj.weight.data[:, -MODEL["arch"]["text_dim"] :] *= 10  # else the text is hardly heard
+    dit.input_embed.proj.weight.data[:, -ARCHITECTURE["text_dim"] :] *= 10  # else the text is hardly heard
     return dit
 
 
@@ -113,4 +125,6 @@ def _random_vocoder(config: Path) -> Any:
 
 
 if __name__ == "__main__":
-    print(write_tiny_f5(Path(sys.argv[1])))
+    folder = Path(sys.argv[1]).absolute()
+    write_tiny_f5(folder)
+    print(yaml.safe_dump({"models": [tiny_settings(folder)]}, sort_keys=False), end="")

@@ -6,6 +6,7 @@ import wave
 
 import pytest
 
+from serve_app.api.services import PartStatus
 from serve_app.audio import decode, encode
 from serve_app.settings import LimitSettings
 from tests.support.service import LocalService
@@ -225,9 +226,21 @@ async def test_a_file_that_is_no_audio_is_refused(service):
     assert (await service.client.get("/v1/audio/voices")).json()["voices"][2:] == []
 
 
+async def test_models_are_listed_with_licence_and_state():
+    """A model that cannot start says why; an alias has the state of what it means."""
+    service = LocalService(not_ready={"f5": PartStatus("failed", message="no such wheel")})
+    listed = {model["id"]: model for model in (await service.client.get("/v1/models")).json()["data"]}
+    keys = ("state", "replicas", "message")
+    told = {name: [listed[name][key] for key in keys] for name in ("preview", "f5", "tts-1")}
+    failed = ["failed", 0, "no such wheel"]
+    assert told == {"preview": ["ready", 1, ""], "f5": failed, "tts-1": failed}
+    assert (listed["f5"]["license"], listed["f5"]["languages"]) == ("Apache-2.0", ["en"])
+    assert (await service.client.get("/v1/models/f5")).json() == listed["f5"]
+
+
 async def test_readiness_says_what_is_missing():
     """503 with the parts that are not ready, 200 when there are none."""
-    service = LocalService(not_ready={"f5": "loading"})
+    service = LocalService(not_ready={"f5": PartStatus("starting", message="loading")})
     assert (await service.client.get("/readyz")).json()["waiting_for"] == {"f5": "loading"}
     assert (await service.client.get("/readyz")).status_code == 503
     service.not_ready.clear()

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from serve_app.api.services import PartStatus
 from serve_app.audio import decode
 from serve_app.engine.fake import FakeEngine
 from serve_app.errors import Unavailable
@@ -239,10 +240,19 @@ async def test_health_counts_jobs(service):
     """RunPod's counters come from the heartbeats in the store."""
     await spoken(service)
     await service.runner.beat()
-    assert (await service.client.get("/health")).json() == {
-        "jobs": {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0},
-        "workers": {"idle": 1, "running": 0},
-    }
+    health = (await service.client.get("/health")).json()
+    assert health["jobs"] == {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0}
+    assert health["workers"] == {"idle": 1, "running": 0}
+
+
+async def test_health_says_what_each_model_runs_on(service):
+    """The attention path and its reason come from a replica; a model without one has only its state."""
+    service.not_ready["f5"] = PartStatus("starting", message="loading")
+    models = (await service.client.get("/health")).json()["models"]
+    assert models["f5"] == {"state": "starting", "replicas": 0, "message": "loading"}
+    assert models["preview"]["state"] == "ready"
+    runtime = {"device": "cpu", "dtype": "float32", "attention": "none", "attention_reason": "a tone needs none"}
+    assert runtime.items() <= models["preview"]["replica"].items()
 
 
 async def test_one_grep_tells_whether_a_call_synthesised(service, caplog):

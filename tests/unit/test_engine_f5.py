@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from serve_app.domain import BUILTIN, Pcm, Unit, Voice, VoiceRef, VoiceStats
 from serve_app.engine.attention import AttentionChoice
@@ -59,7 +60,7 @@ def upstream_speech(weights: F5Weights, spoken: Voice, text: str, seed: int) -> 
     loaded: Any = F5Engine(weights, device="cpu")._model
     cfm = CFM(transformer=loaded.dit, vocab_char_map=loaded.vocab)
     vocoder = Vocos.from_hparams(str(weights.vocoder / "config.yaml"))
-    vocoder.load_state_dict(torch.load(weights.vocoder / "pytorch_model.bin", weights_only=True))
+    vocoder.load_state_dict(load_file(weights.vocoder / "model.safetensors"))
     audio = torch.from_numpy(spoken.audio)[None]
     rms = torch.sqrt(torch.mean(torch.square(audio)))
     mel = cfm.mel_spec(audio * 0.1 / rms if rms < 0.1 else audio).permute(0, 2, 1)
@@ -231,12 +232,13 @@ from pathlib import Path
 import serve_app.engine.f5
 before = "torch" in sys.modules
 from serve_app.engine.load import F5Weights
-checkpoint, vocoder, config = map(Path, sys.argv[1:])
-serve_app.engine.f5.F5Engine(F5Weights(checkpoint, vocoder, config=config), device="cpu").warm_up()
+from tests.support.tiny_f5 import ARCHITECTURE
+checkpoint, vocoder = map(Path, sys.argv[1:])
+serve_app.engine.f5.F5Engine(F5Weights(checkpoint, vocoder, architecture=ARCHITECTURE), device="cpu").warm_up()
 unwanted = ("wandb", "accelerate", "transformers", "datasets", "ema_pytorch", "gradio", "f5_tts.model.trainer")
 print(json.dumps([before, [name for name in unwanted if name in sys.modules]]))
 """
-    paths = [str(path) for path in (weights.checkpoint, weights.vocoder, weights.config)]
+    paths = [str(path) for path in (weights.checkpoint, weights.vocoder)]
     command = [sys.executable, "-c", script, *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """A model loads alike from every form of its files, onto what there is; what does not fit is refused by name."""
 
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -14,10 +15,16 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from env_setup.wheels import sha256_of
+from serve_app.engine import load as load_module
+from serve_app.engine.architecture import PRESETS, sizes
 from serve_app.engine.attention import AttentionChoice, choose_attention, choose_device, choose_dtype
 from serve_app.engine.load import F5Model, F5Weights, import_f5_tts, load_f5
 from serve_app.errors import ModelLoadFailed
-from tests.support.tiny_f5 import write_tiny_f5
+from tests.support.tiny_f5 import ARCHITECTURE, write_tiny_f5
+
+import_f5_tts()
+from f5_tts.model.modules import MelSpec  # noqa: E402 - without upstream's trainer, see import_f5_tts
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -46,15 +53,11 @@ def without_prefix(weights: F5Weights) -> F5Weights:
     return weights
 
 
-def trainer_checkpoint(weights: F5Weights) -> F5Weights:
-    extra = {
-        "initted": torch.tensor(True),
-        "step": torch.tensor(7),
-        "mel_spec.mel_stft.window": torch.ones(3),
-    }
-    path = weights.checkpoint.with_name("model_7.pt")
-    torch.save({"ema_model_state_dict": {**stored(weights), **extra}, "update": 7}, path)
-    return replace(weights, checkpoint=path)
+def with_averaging(weights: F5Weights) -> F5Weights:
+    """With what upstream's averaging and its old mel front end leave beside the parameters."""
+    extra = {"initted": torch.tensor(True), "step": torch.tensor(7), "mel_spec.mel_stft.window": torch.ones(3)}
+    save_file({**stored(weights), **extra}, weights.checkpoint)
+    return weights
 
 
 def half_checkpoint(weights: F5Weights) -> F5Weights:
@@ -65,7 +68,7 @@ def half_checkpoint(weights: F5Weights) -> F5Weights:
     return weights
 
 
-@pytest.mark.parametrize("convert", [without_prefix, trainer_checkpoint, half_checkpoint])
+@pytest.mark.parametrize("convert", [without_prefix, with_averaging, half_checkpoint])
 def test_forms_of_a_checkpoint_load_alike(
     tmp_path: Path, weights: F5Weights, convert: Callable[[F5Weights], F5Weights]
 ) -> None:
@@ -78,24 +81,31 @@ def test_forms_of_a_checkpoint_load_alike(
     assert torch.equal(expected[name], stored(write_tiny_f5(tmp_path / "again"))[f"ema_model.transformer.{name}"])
 
 
-def test_reads_upstreams_own_config(weights: F5Weights) -> None:
-    """A config as upstream writes it, with its training settings and interpolations, is read for its model."""
-    assert weights.config is not None
-    shipped = yaml.safe_load(files("f5_tts").joinpath("configs/F5TTS_v1_Base.yaml").read_text())
-    shipped["model"]["arch"].update(yaml.safe_load(weights.config.read_text())["model"]["arch"])
-    expected = parameters(weights)
-    weights.config.write_text(yaml.safe_dump(shipped))
-    found = parameters(weights)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+@pytest.mark.parametrize(("preset", "dim", "depth"), [("v1_base", 1024, 22), ("v1_small", 768, 18), ("base", 1024, 22)])
+def test_presets_are_upstreams(preset: str, dim: int, depth: int) -> None:
+    """A preset has the sizes of upstream's yaml, and the two base models differ in what no tensor shows."""
+    found = sizes(preset)
+    shipped = yaml.safe_load(files("f5_tts").joinpath(f"configs/{PRESETS[preset]}.yaml").read_text())["model"]
+    assert found.items() <= shipped["arch"].items()
+    assert (found["dim"], found["depth"], found["text_mask_padding"]) == (dim, depth, preset != "base")
+    assert shipped["mel_spec"] == {key: getattr(MelSpec(), key, value) for key, value in shipped["mel_spec"].items()}
 
 
-def test_vocoder_loads_from_either_file(weights: F5Weights) -> None:
-    """Vocos decodes the same from model.safetensors as from pytorch_model.bin."""
+def test_the_published_vocos_is_the_only_pickle_that_is_opened(
+    weights: F5Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytorch_model.bin decodes the same as model.safetensors where its sha256 is the pinned one, else is refused."""
     mel = torch.randn(1, 100, 20, generator=torch.Generator().manual_seed(0))
     expected = load(weights).decode(mel)
     stored_as_bin = weights.vocoder / "pytorch_model.bin"
-    save_file(torch.load(stored_as_bin, weights_only=True), weights.vocoder / "model.safetensors")
-    stored_as_bin.unlink()
+    torch.save(load_file(weights.vocoder / "model.safetensors"), stored_as_bin)
+    (weights.vocoder / "model.safetensors").unlink()
+    with monkeypatch.context() as opened:
+        opened.setattr(torch, "load", None)  # to open it would be a TypeError
+        with pytest.raises(ModelLoadFailed, match=f"has sha256 {sha256_of(stored_as_bin)}, .* only charactr/vocos"):
+            load(weights)
+    pinned = replace(load_module.VOCOS_WEIGHTS, sha256=sha256_of(stored_as_bin))
+    monkeypatch.setattr(load_module, "VOCOS_WEIGHTS", pinned)
     assert torch.equal(load(weights).decode(mel), expected)
 
 
@@ -136,6 +146,23 @@ def test_real_trainer_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.modules["f5_tts.model.trainer"] is real
 
 
+def test_a_broken_flash_attn_does_not_end_a_start_that_does_without_it(tmp_path: Path) -> None:
+    """Upstream imports flash_attn wherever it is installed; with SDPA it is left alone."""
+    (tmp_path / "flash_attn").mkdir()
+    (tmp_path / "flash_attn" / "__init__.py").write_text("raise OSError('undefined symbol')")
+    script = (
+        "import sys, serve_app.engine.load as load; load.import_f5_tts(sys.argv[1]); "
+        "import f5_tts.model.modules; print('flash_attn' in sys.modules)"
+    )
+    env = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    run = [
+        subprocess.run([sys.executable, "-c", script, path], env=env, capture_output=True, text=True, check=False)
+        for path in ("sdpa", "flash_attn")
+    ]
+    assert (run[0].stdout, run[0].returncode) == ("False\n", 0), run[0].stderr
+    assert "undefined symbol" in run[1].stderr
+
+
 def drop_block(weights: F5Weights) -> F5Weights:
     kept = {name: value for name, value in stored(weights).items() if "transformer_blocks.1" not in name}
     save_file(kept, weights.checkpoint)
@@ -160,9 +187,18 @@ def damage(weights: F5Weights) -> F5Weights:
     return weights
 
 
-def without_ema(weights: F5Weights) -> F5Weights:
-    torch.save({"model_state_dict": {}}, weights.checkpoint.with_name("model.pt"))
+def as_pickle(weights: F5Weights) -> F5Weights:
+    torch.save({"ema_model_state_dict": {}}, weights.checkpoint.with_name("model.pt"))
     return replace(weights, checkpoint=weights.checkpoint.with_name("model.pt"))
+
+
+def damage_bin(weights: F5Weights) -> F5Weights:
+    (weights.vocoder / "model.safetensors").rename(weights.vocoder / "pytorch_model.bin")
+    return weights
+
+
+def sized(**changes: Any) -> Callable[[F5Weights], F5Weights]:
+    return lambda weights: replace(weights, architecture={**ARCHITECTURE, **changes})
 
 
 def change(file: str, before: str, after: str) -> Callable[[F5Weights], F5Weights]:
@@ -176,30 +212,26 @@ def change(file: str, before: str, after: str) -> Callable[[F5Weights], F5Weight
 
 
 def empty_vocoder(weights: F5Weights) -> F5Weights:
-    (weights.vocoder / "pytorch_model.bin").unlink()
+    (weights.vocoder / "model.safetensors").unlink()
     return weights
 
 
 @pytest.mark.parametrize(
     ("spoil", "file", "reason"),
     [
-        (lambda w: replace(w, checkpoint=w.vocoder / "no.pt"), "no.pt", "weights.checkpoint is .* no such file"),
-        (lambda w: replace(w, checkpoint=w.vocoder / "no.pt", config=None), "no.pt", "weights.checkpoint"),
-        (lambda w: replace(w, vocab=w.vocoder / "no.txt"), "no.txt", "no such file"),
-        (lambda w: replace(w, config=w.vocoder / "no.yaml"), "no.yaml", "no such file"),
-        (drop_block, "model.safetensors", r"14 parameters missing \(like transformer_blocks.1.attn.to_k.bias\)"),
-        (reshape, "model.safetensors", r"1 parameters of another shape \(like proj_out.bias\)"),
-        (shorten_vocab, "vocab.txt", "has 3 entries, .* trained with 2545"),
+        (lambda w: replace(w, checkpoint=w.vocoder / "no.safetensors"), "no.safetensors", r"\].source is .*such file"),
+        (lambda w: replace(w, vocab=w.vocoder / "no.txt"), "no.txt", r"\].vocab is .*no such file"),
+        (drop_block, "model.safetensors", r"blocks.1.attn_norm.linear.weight is absent in the file and \(384, 64\) in"),
+        (reshape, "model.safetensors", r"proj_out.bias is \(80,\) in the file and \(100,\) in .* first of 1 tensors"),
+        (shorten_vocab, "vocab.txt", r"3 entries of .*text_embed.weight is \(2546, 32\) in the file and \(4, 32\) in"),
         (damage, "model.safetensors", "damaged or of another format"),
-        (without_ema, "model.pt", "'model_state_dict'.* no 'ema_model_state_dict'"),
-        (change("config.yaml", "depth: 2", "depth: 1"), "model.safetensors", "parameters unknown"),
-        (change("config.yaml", "depth: 2", "colour: 2"), "config.yaml", "model.arch does not describe a DiT"),
-        (change("config.yaml", "DiT", "UNetT"), "config.yaml", "'backbone': 'UNetT'"),
-        (change("config.yaml", "hop_length: 256", "hop_length: 320"), "config.yaml", "'hop_length': 320"),
-        (change("config.yaml", "mel_spec:", "mel:"), "config.yaml", "not in upstream's layout"),
-        (change("config.yaml", "model:", "]"), "config.yaml", "not in upstream's layout"),
+        (as_pickle, "model.pt", "not a .safetensors file.*save the checkpoint's ema_model_state_dict"),
+        (sized(depth=1), "model.safetensors", r"blocks.1.* in the file and absent in the model"),
+        (sized(depth=3), "model.safetensors", r"depth: 3.*blocks.2.* is absent in the file and"),
+        (lambda w: replace(w, architecture="v1_small"), "model.safetensors", r"'v1_small' with .*64.* in the file and"),
         (empty_vocoder, "vocoder", "config.yaml and one of model.safetensors, pytorch_model.bin"),
-        (change("vocoder/config.yaml", "dim: 64", "dim: 32"), "pytorch_model.bin", "does not fit .*config.yaml"),
+        (damage_bin, "pytorch_model.bin", "has sha256"),
+        (change("vocoder/config.yaml", "dim: 64", "dim: 32"), "vocoder", r"does not fit .*config.yaml: .* in the file"),
         (change("vocoder/config.yaml", "hop_length: 256", "hop_length: 300"), "config.yaml", "hop of 256"),
         (change("vocoder/config.yaml", "ISTFTHead", "NoHead"), "config.yaml", "does not describe a Vocos"),
     ],
@@ -213,6 +245,13 @@ def test_what_does_not_fit_is_named(
         load(spoilt)
     assert str(weights.checkpoint.parent) in caught.value.message
     assert file in caught.value.message
+
+
+@pytest.mark.parametrize("architecture", ["v2", {"dim": 64, "colour": 2}, {"dim": 65, "depth": 1}])
+def test_an_architecture_that_is_none_is_refused(weights: F5Weights, architecture: Any) -> None:
+    """The message repeats what was given and names the presets."""
+    with pytest.raises(ModelLoadFailed, match=r"models\[\].architecture .* does not describe a DiT.*v1_base, v1_small"):
+        load(replace(weights, architecture=architecture))
 
 
 def test_attention_choice(monkeypatch: pytest.MonkeyPatch) -> None:

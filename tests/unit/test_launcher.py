@@ -37,11 +37,12 @@ def test_the_token_is_readable_by_its_user_alone(tmp_path, existing):
     assert len(path.read_text()) == (len(existing) if existing else 64)
 
 
-def test_another_address_than_loopback_is_refused_unless_told(tmp_path, monkeypatch, capsys):
-    """Without API keys nothing listens to other machines by accident."""
+@pytest.mark.parametrize(("host", "options"), [("0.0.0.0", []), ("127.0.0.1", ["--host", "0.0.0.0"])])
+def test_another_address_than_loopback_is_refused_unless_told(tmp_path, monkeypatch, capsys, host, options):
+    """Without API keys nothing listens to other machines by accident, whether the file or the option names them."""
     config = tmp_path / "deploy.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"host": "0.0.0.0", "port": 1}}))
-    monkeypatch.setattr(sys, "argv", ["launcher", str(config)])
+    config.write_text(yaml.safe_dump({"http_options": {"host": host, "port": 1}}))
+    monkeypatch.setattr(sys, "argv", ["launcher", str(config), *options])
     assert launcher.main() == 1
     assert "--allow-anonymous" in capsys.readouterr().err
 

@@ -11,12 +11,21 @@ from serve_app.errors import ModelLoadFailed, UnusableVoice
 from serve_app.models import describe, load_engine, speaking
 from serve_app.planning import PREVIEW_LIMITS, limits_for_f5
 from serve_app.settings import F5Settings, PreviewSettings
+from serve_app.weights import F5Files, F5Sources
+from tests.support.tiny_f5 import tiny_settings, write_tiny_f5
 
 
 class Nobody:
     """A synthesizer that is never called."""
 
     async def synthesize(self, unit):
+        raise NotImplementedError
+
+
+class Nowhere:
+    """No weights are asked for."""
+
+    def fetch(self, sources):
         raise NotImplementedError
 
 
@@ -44,15 +53,46 @@ def test_units_follow_the_model_and_for_f5_the_voice():
 
 def test_preview_loads_by_its_settings():
     """The settings of preview make an engine of one unit at a time."""
-    assert load_engine(PreviewSettings()).batch_limits.max_units == 1
+    assert load_engine(PreviewSettings(), Nowhere()).batch_limits.max_units == 1
 
 
-def test_f5_without_its_packages_says_how_to_get_them(monkeypatch, tmp_path):
+def test_f5_without_its_packages_says_how_to_get_them(monkeypatch):
     """The base environment has no torch; the message names the command that prepares one."""
     monkeypatch.setitem(sys.modules, "serve_app.engine.load", None)
-    weights = {"checkpoint": tmp_path, "vocoder": tmp_path}
-    with pytest.raises(ModelLoadFailed, match="EXTRAS=f5 make run"):
-        load_engine(F5Settings(weights=weights))
+    with pytest.raises(ModelLoadFailed, match="python -m env_setup install"):
+        load_engine(F5Settings(), Nowhere())
+
+
+def test_f5_loads_what_its_settings_name(tmp_path):
+    """Source, vocoder and vocabulary are asked for, and loaded in the architecture that the settings give."""
+    written, asked = write_tiny_f5(tmp_path), []
+
+    class Fixed:
+        def fetch(self, sources):
+            asked.append(sources)
+            return F5Files(written.checkpoint, written.vocoder, None)
+
+    settings = F5Settings.model_validate(tiny_settings(tmp_path, attention="sdpa"))
+    engine = load_engine(settings, Fixed())
+    assert asked == [F5Sources(str(written.checkpoint), str(written.vocoder), None)]
+    assert engine.runtime == {
+        "device": "cpu",
+        "dtype": "float32",
+        "attention": "sdpa",
+        "attention_reason": "attention is set to sdpa",
+    }
+
+
+def test_a_checkpoint_of_ones_own_says_its_licence_and_languages():
+    """What is true of the published weights is not said of others, and nothing is guessed."""
+    own = {"source": "/m.safetensors", "license": "MIT", "languages": ["de", "gsw-CH"]}
+    described = describe(F5Settings.model_validate(own))
+    assert (described.license, described.languages) == ("code MIT; weights MIT", ("de", "gsw-CH"))
+    for lacking in ("license", "languages"):
+        with pytest.raises(ValueError, match=f"source is '/m.safetensors', but {lacking} not given"):
+            F5Settings.model_validate({key: value for key, value in own.items() if key != lacking})
+    with pytest.raises(ValueError, match="belong to a checkpoint: give its source"):
+        F5Settings(license="MIT")
 
 
 def test_the_builder_and_the_ingress_import_no_torch():

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from serve_app.domain import BUILTIN, Pcm, Unit, Voice, VoiceRef
 from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits, EngineInput
 from serve_app.errors import EngineError, ModelLoadFailed, Unavailable, VoiceNotFound
+from serve_app.metrics import REPLICA_RUNTIME_LABELS
 from serve_app.synthesis import SynthesisService
 
 ANNA = Voice(VoiceRef("anna", "v1"), np.zeros(2560, np.float32), "Reference text.")
@@ -131,7 +133,7 @@ async def test_units_of_many_requests_share_a_batch() -> None:
 
 
 async def test_health_says_what_the_replica_did() -> None:
-    """Plain values: the model, the engine, the warm-up's seconds and the batcher's counts."""
+    """Plain values: the engine, what it runs on, the warm-up's seconds and the batcher's counts."""
     seconds = iter([1.0, 3.5, *range(100)])
     service = SynthesisService(FakeEngine(), Voices(), "fake", clock=lambda: float(next(seconds)))
     assert service.health()["warm_up_s"] is None
@@ -141,8 +143,8 @@ async def test_health_says_what_the_replica_did() -> None:
     health = service.health()
     assert health.pop("busy_s") > 0
     assert health == {
-        "model": "fake",
         "engine": "FakeEngine",
+        **FakeEngine().runtime,
         "warm_up_s": 2.5,
         "waiting": 0,
         "running": 0,
@@ -151,6 +153,22 @@ async def test_health_says_what_the_replica_did() -> None:
         "units_abandoned": 0,
         "calls": {1: 1},
     }
+
+
+def test_the_runtime_is_a_metric() -> None:
+    """The attention path and its reason are labels of a gauge, set when the model is warm."""
+    gauges = []
+
+    class Recorder:
+        def gauge(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+            gauges.append((name, value, dict(labels)))
+
+    service = SynthesisService(FakeEngine(), Voices(), "fake", metrics=Recorder())
+    assert gauges == []
+    service.warm_up()
+    labels = {"model": "fake", "engine": "FakeEngine", **FakeEngine().runtime}
+    assert gauges == [("speech_replica_runtime", 1, labels)]
+    assert tuple(labels) == REPLICA_RUNTIME_LABELS
 
 
 async def test_a_closed_service_takes_no_units() -> None:
