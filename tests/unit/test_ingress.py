@@ -66,3 +66,9 @@ def test_our_own_errors_are_told_without_their_tracebacks():
     """What ModelLoadFailed says was written for the person who can mend it."""
     assert explain(LOAD_FAILED) == "models[].source is '/no', and there is no such file on this node"
     assert explain("no resources\n") == "no resources"
+
+
+def test_of_errors_that_led_to_each_other_the_last_is_told():
+    """It is the one that was raised on purpose; the first is what it came from."""
+    first = "serve_app.errors.ObjectNotFound: no object\n\nThe above exception was the direct cause\n\n"
+    assert explain(f"{first}Traceback (most recent call last):\n  ...\n{LOAD_FAILED}") == explain(LOAD_FAILED)
