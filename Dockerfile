@@ -54,6 +54,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 # The pinned flash_attn wheel, or the one at this URL. The weights are not in the image: they are CC-BY-NC 4.0 (no
 # commercial use) and 1.4 GB; the first replica fetches them into /weights.
 ARG FLASH_ATTN_WHEEL=""
+ENV FLASH_ATTN_WHEEL=${FLASH_ATTN_WHEEL}
 COPY env_setup env_setup
 RUN --mount=type=cache,target=/root/.cache/uv \
     python -m env_setup install --for-gpu --no-weights

@@ -14,11 +14,11 @@ export RAY_USAGE_STATS_ENABLED := 0
 # With an NVIDIA GPU `make run` also prepares the environment of the f5 replicas; `F5=` prevents it, `F5=prepared`
 # asks for it without a GPU. F5_ARGS are for `env_setup install`: `--attention sdpa` does without flash_attn.
 F5_ARGS ?=
-F5 ?= $(if $(wildcard /proc/driver/nvidia/version /dev/nvidiactl),prepared)
+F5 ?= $(if $(filter f5,$(EXTRAS)),,$(if $(wildcard /dev/nvidia[0-9]*),prepared))
 
-.PHONY: run test test-unit lint format bench lock clean
+.PHONY: run f5-environment test test-unit lint format bench lock clean
 
-run: .venv/.installed$(EXTRAS) $(if $(F5),.venv-f5/.installed)
+run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
 
 test: .venv-test/.installed .venv/.installed$(EXTRAS)
@@ -50,9 +50,9 @@ bench: .venv-test/.installed
 	.venv/bin/uv pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
-.venv-f5/.installed: $(LOCKS)/base.lock $(LOCKS)/f5.lock env_setup/pins.py | .venv/.installed$(EXTRAS)
+# Each time: it does only what is missing, and knows better than a time stamp what that is.
+f5-environment: .venv/.installed$(EXTRAS)
 	.venv/bin/python -m env_setup install --environment .venv-f5 --no-weights $(F5_ARGS)
-	touch $@
 
 .venv-test/.installed: $(LOCKS)/base.lock $(LOCKS)/f5.lock $(LOCKS)/test.lock pyproject.toml Makefile
 	rm -rf .venv-test

@@ -12,7 +12,7 @@ from typing import Literal
 from env_setup.build import is_current
 from env_setup.layout import F5_PYTHON, prepared_python
 from env_setup.machine import Environment, EnvironmentMissing, Machine, describe_environment, numbers
-from env_setup.prepared import holds_wheel
+from env_setup.prepared import holds_wheel, problems
 from env_setup.wheels import (
     BUILT_FOR,
     LOCKED_TARGET,
@@ -87,6 +87,8 @@ def gather(request: Request, machine: Machine, running: Environment) -> Facts:
             python = request.directory / "bin" / "python"
     to_build = request.directory is not None and not is_current(request.directory, request.locks)
     target, missing = (None, None) if to_build or form == "ray" else _describe(python, running)
+    if request.directory is not None and not to_build and _is_spoilt(target, running):
+        to_build, target, missing = True, None, None
     wanted = Target(running.python_minor) if target is None else _target(target)
     if form == "ray" or to_build:
         wanted = replace(LOCKED_TARGET, python=running.python_minor)
@@ -99,6 +101,11 @@ def _form(request: Request, running: Environment) -> Form:
     if told or prepared_python(request.environ, running.prefix).exists():
         return "prepared"
     return "ray" if running.torch is None else "installed"
+
+
+def _is_spoilt(target: Environment | None, running: Environment) -> bool:
+    """Whether an environment that was completed cannot be used any more, and not for want of the wheel."""
+    return target is None or (running.ray is not None and bool(problems(target, running, None)))
 
 
 def _describe(python: Path, running: Environment) -> tuple[Environment | None, str | None]:

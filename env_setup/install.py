@@ -15,7 +15,7 @@ from env_setup.facts import Facts, Request, gather
 from env_setup.findings import Probes, all_findings, weights_findings
 from env_setup.flash_attn import install_wheel
 from env_setup.guard import write_guard
-from env_setup.machine import Environment, Machine, describe_environment
+from env_setup.machine import Environment, EnvironmentMissing, Machine, describe_environment
 from env_setup.plan import ENVIRONMENT, FLASH_ATTN, RAY, WEIGHTS, Step, make_plan
 from env_setup.report import table
 from env_setup.verdicts import Finding
@@ -57,7 +57,7 @@ class Installer:
                     self._run(step.name, facts, more)
                     facts = gather(self.request, self.machine, self.running)  # what the next step finds
                 self._guard(facts)
-        except StepFailed as error:
+        except (StepFailed, EnvironmentMissing) as error:
             self.say(f"{step.name} failed: {error}")
             return 1
         done = [step.name for step in plan if step.skip is None and step.name != RAY]

@@ -8,7 +8,7 @@ from env_setup.wheels import ChosenWheel
 
 __all__ = ["holds_wheel", "problems"]
 
-MAKE = "make it again: `make .venv-f5/.installed`, or `python -m env_setup install --environment {prefix}`"
+MAKE = "make it again: `python -m env_setup install --environment {prefix}`"
 
 
 def problems(environment: Environment, reference: Environment, wheel: ChosenWheel | None) -> list[str]:
@@ -52,8 +52,8 @@ def holds_wheel(environment: Environment, wheel: ChosenWheel) -> bool:
     if environment.flash_attn is None:
         return False
     installed, wanted = _normalised(environment.flash_attn), _normalised(wheel.version)
-    if "+" in installed or "+" not in wanted or installed != _public(wanted):
-        return installed == wanted
+    if installed != wanted and ("+" in installed or installed != _public(wanted)):
+        return False
     if environment.flash_attn_wheel is not None and environment.flash_attn_wheel.endswith(".whl"):
         return _normalised(environment.flash_attn_wheel) == _normalised(wheel.filename)
     return True

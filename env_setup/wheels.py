@@ -62,7 +62,7 @@ class ChosenWheel:
 
     @property
     def filename(self) -> str:
-        return urllib.parse.unquote(self.url.rsplit("/", 1)[-1])
+        return urllib.parse.unquote(urllib.parse.urlsplit(self.url).path.rsplit("/", 1)[-1])
 
     @property
     def version(self) -> str:

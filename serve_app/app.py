@@ -61,7 +61,8 @@ def _synthesizer(model: ModelSettings, environment: ModelEnvironment | None, par
     if environment is None:
         return _deployment(Synthesizer, model.name, model).bind(model, *parts)
     if environment.refusal is not None:
-        return _deployment(RefusedSynthesizer, model.name, model).bind(model, environment.refusal)
+        at_once = ScaleSettings(num_cpus=0)  # one replica, on any node: no GPU is waited for only to refuse it
+        return _deployment(RefusedSynthesizer, model.name, at_once).bind(model, environment.refusal)
     return _deployment(Synthesizer, model.name, model, environment.runtime_env).bind(model, *parts)
 
 

@@ -9,8 +9,6 @@ cannot work is said here, before anything is submitted: Ray would hang or fail m
 
 import re
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -22,6 +20,7 @@ from env_setup.facts import machine_misfits
 from env_setup.layout import F5_PYTHON, prepared_python
 from env_setup.machine import EnvironmentMissing, describe_environment, describe_machine
 from env_setup.prepared import problems
+from env_setup.reach import unfound
 from env_setup.wheels import LOCKED_TARGET, OVERRIDE, ChosenWheel, Target, WheelError, choose_wheel, misfits, sha256_of
 from serve_app.errors import ConfigError
 from serve_app.settings import F5Settings
@@ -36,7 +35,6 @@ __all__ = [
 ]
 
 Form = Literal["installed", "ray", "prepared"]
-URL_TIMEOUT_S = 15.0
 MEND_WHEEL = f"set {OVERRIDE} to a wheel that fits, as a URL or file with #sha256=, or set attention: sdpa"
 
 
@@ -64,7 +62,8 @@ def choose_environment(model: F5Settings, environ: Mapping[str, str], *, prefix:
     """
     form, reason = _form(model, environ, prefix)
     if form == "installed":
-        return ModelEnvironment(form, reason)
+        unused = f"; {OVERRIDE} is not used, for nothing is installed here" if environ.get(OVERRIDE, "").strip() else ""
+        return ModelEnvironment(form, reason + unused)
     if form == "ray" and _has_torch() and sys.prefix != sys.base_prefix:
         raise ConfigError(
             f"model {model.name!r} has environment: ray, and the environment {prefix} in which Ray runs is a venv that "
@@ -155,12 +154,5 @@ def _has_torch() -> bool:
 
 
 def _unreachable(wheel: ChosenWheel) -> str | None:
-    request = urllib.request.Request(wheel.url, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=URL_TIMEOUT_S):
-            return None
-    except urllib.error.HTTPError as error:
-        answer = f"answers {error.code}"
-    except (OSError, ValueError) as error:
-        answer = f"cannot be reached ({getattr(error, 'reason', error)})"
-    return f"{wheel.url} ({wheel.origin}) {answer} from this node: {MEND_WHEEL}"
+    problem = unfound(wheel.url)
+    return problem and f"{wheel.url} ({wheel.origin}) {problem} from this node: {MEND_WHEEL}"

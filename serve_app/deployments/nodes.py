@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serve_app import logs
@@ -55,13 +56,19 @@ def _refused(chosen: ModelEnvironment, refusal: str) -> ModelEnvironment:
 def _on_nodes(function: Callable[..., T], *args: Path | object, gpus: float) -> dict[str, T]:
     """What `function` answers on each live node with GPUs, or on each one for a model without; by node's address."""
     asked = {
-        node["NodeManagerAddress"]: ray.remote(function)
+        f"{node['NodeManagerAddress']} {node['NodeID'][:8]}": ray.remote(function)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
         .remote(*args)
         for node in _live_nodes()
         if not gpus or node["Resources"].get("GPU", 0) > 0
     }
-    answers: list[Any] = ray.get(list(asked.values()), timeout=ANSWER_TIMEOUT_S)
+    try:
+        answers: list[Any] = ray.get(list(asked.values()), timeout=ANSWER_TIMEOUT_S)
+    except RayError as error:
+        raise ConfigError(
+            f"the environment of f5 could not be checked on {', '.join(asked)} ({type(error).__name__}): see that "
+            "these nodes live and answer, then deploy again"
+        ) from error
     return dict(zip(asked, answers, strict=True))
 
 

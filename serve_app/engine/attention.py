@@ -96,6 +96,6 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"flash_attn needs compute capability 8.0 and {device} has {capability[0]}.{capability[1]}"
     try:
         importlib.import_module("flash_attn")
-    except (ImportError, OSError) as error:  # absent, or built for another torch, CUDA or C++ ABI
-        return f"flash_attn cannot be imported ({error})"
+    except Exception as error:  # absent, or built for another torch, CUDA or C++ ABI: each fails in its own way
+        return f"flash_attn cannot be imported ({type(error).__name__}: {error})"
     return None

@@ -169,10 +169,10 @@ class _Token(requests.auth.AuthBase):
     """Also without a token: else requests would take a password for the hub from ~/.netrc."""
 
     def __init__(self, token: str | None, endpoint: str) -> None:
-        self._token, self._host = token, urlsplit(endpoint)[:2]
+        self._token, self._host = token, urlsplit(endpoint.lower())[:2]
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token and urlsplit(request.url or "")[:2] == self._host:
+        if self._token and urlsplit((request.url or "").lower())[:2] == self._host:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 

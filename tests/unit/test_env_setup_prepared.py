@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from env_setup.facts import _is_spoilt
 from env_setup.machine import Environment
 from env_setup.prepared import holds_wheel, problems
-from env_setup.wheels import choose_wheel
+from env_setup.wheels import ChosenWheel, choose_wheel
 
 WHEEL = choose_wheel({})
 CLUSTER = Environment(Path("/c/bin/python"), "3.11.7", "/c", True, ray="2.60.0", numpy="2.4.6", has_serve_app=True)
@@ -71,3 +72,19 @@ def test_each_difference_is_one_problem_with_its_remedy(change, says):
 def test_the_build_of_flash_attn_is_told_by_what_was_recorded(version, file, expected):
     """Case and separators of the local part do not matter, as in PEP 440."""
     assert holds_wheel(replace(GOOD, flash_attn=version, flash_attn_wheel=file), WHEEL) is expected
+
+
+def test_a_build_of_ones_own_is_another_wheel_of_the_same_version():
+    """The published wheel and an own build both say 2.8.2: the recorded file name tells them apart."""
+    own = ChosenWheel("file:///w/flash_attn-2.8.2-cp311-cp311-linux_x86_64.whl", None, "FLASH_ATTN_WHEEL")
+    published = choose_wheel({})
+    for held, wanted in ((own, published), (published, own)):
+        environment = replace(GOOD, flash_attn="2.8.2", flash_attn_wheel=held.filename)
+        assert (holds_wheel(environment, held), holds_wheel(environment, wanted)) == (True, False)
+
+
+def test_a_completed_environment_that_no_longer_fits_is_built_again():
+    """Its stamp is current, but Ray is another, or nothing runs there; a missing wheel alone is no reason."""
+    assert _is_spoilt(None, GOOD)
+    assert _is_spoilt(replace(GOOD, ray="2.59.0"), GOOD)
+    assert not _is_spoilt(replace(GOOD, flash_attn=None, flash_attn_wheel=None), GOOD)
