@@ -16,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 F5_ARGS ?=
 F5 ?= $(if $(filter f5,$(EXTRAS)),,$(if $(wildcard /dev/nvidia[0-9]*),prepared))
 
-.PHONY: run f5-environment test test-unit lint format bench lock clean
+.PHONY: run f5-environment test test-unit test-gpu lint format bench lock clean
 
 run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
@@ -26,6 +26,10 @@ test: .venv-test/.installed .venv/.installed$(EXTRAS)
 
 test-unit: .venv-test/.installed
 	.venv-test/bin/python -m pytest tests/unit tests/contract
+
+# On a machine with a GPU; elsewhere everything skips with the reason.
+test-gpu: .venv-test/.installed
+	.venv-test/bin/python -m pytest tests/gpu
 
 lint: .venv-test/.installed
 	.venv-test/bin/ruff check .

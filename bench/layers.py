@@ -15,7 +15,7 @@ import httpx
 
 from serve_app.domain import BUILTIN, Unit, VoiceRef
 from serve_app.engine.preview import PreviewEngine
-from serve_app.engine.protocol import EngineInput
+from serve_app.engine.protocol import EngineInput, speak
 from tests.support.running import environment, free_port, running
 
 TEXT = "The juice of lemons makes fine punch, and the hogs were fed chopped corn and garbage."
@@ -43,7 +43,7 @@ def _measure(url: str, client: httpx.Client) -> dict[str, list[float]]:
         client.post(f"{url}/runsync", json={"input": {"text": TEXT, "seed": 1}}).raise_for_status()
 
     calls: dict[str, Callable[[], object]] = {
-        "engine alone": lambda: engine.synthesize([EngineInput(unit, None)]),
+        "engine alone": lambda: speak(engine, EngineInput(unit, None)),
         "POST /v1/audio/speech": speech,
         "POST /runsync (durable job)": job,
     }

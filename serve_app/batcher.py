@@ -2,8 +2,9 @@
 
     submit -> waiting -> (the device is free) cut a batch -> one engine call in a thread -> each caller its own
 
-Nothing waits for a batch to fill: a batch is cut the moment the engine is free, from what is waiting then.
-So an idle engine starts at once, and batches grow with the load. (Serve's own @serve.batch cuts a batch before
+Nothing waits for a batch to fill: a batch is cut the moment the engine is free, from what is waiting then. So an idle
+engine starts at once, and batches grow with the load. What an engine does after its device is free (decoding) ends
+beside the next batch. (Serve's own @serve.batch cuts a batch before
 the engine is free, so under load its batches stay at one.) Knows nothing of voices, texts, Ray or HTTP.
 """
 
@@ -11,14 +12,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 
 from serve_app import logs
 from serve_app.domain import Pcm
 from serve_app.engine.protocol import BatchLimits, Engine, EngineInput
-from serve_app.errors import EngineError, ServiceError, Unavailable
+from serve_app.errors import EngineError, OutOfMemory, ServiceError, Unavailable
 
 __all__ = ["Batcher", "BatcherStats", "choose_batch"]
 
@@ -52,7 +54,8 @@ class BatcherStats:
     """What a batcher has done since it was made.
 
     `units_abandoned` are units whose caller left before an answer. `calls` counts engine calls by their number
-    of units, the one-by-one calls after a failed batch included; `busy_s` is the time spent in them.
+    of units, the repeated calls after a failed batch included; `busy_s` is the time spent in them, `frames` what their
+    units have, `computed_frames` what they cost with their padding.
     """
 
     waiting: int
@@ -62,6 +65,8 @@ class BatcherStats:
     units_abandoned: int
     calls: dict[int, int]
     busy_s: float
+    frames: int
+    computed_frames: int
 
 
 @dataclass(eq=False, slots=True)
@@ -77,17 +82,25 @@ class Batcher:
 
     Used from a single event loop. While nothing is submitted there is no task and no timer. `clock` gives
     seconds and is read in the engine's thread; an `executor` that is passed in is not shut down by `close`.
+    `on_call` is told of each engine call the frames of its units, and what they cost with their padding.
     """
 
     def __init__(
-        self, engine: Engine, *, clock: Callable[[], float] = time.monotonic, executor: Executor | None = None
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
+        on_call: Callable[[int, int], None] = lambda frames, computed_frames: None,
     ) -> None:
         self._engine = engine
         self._clock = clock
+        self._on_call = on_call
         self._own_executor = None if executor else ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._executor = executor or self._own_executor
         self._waiting: list[_Entry] = []
-        self._running: list[_Entry] = []
+        self._running: set[_Entry] = set()
+        self._ending: set[asyncio.Future[Pcm]] = set()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._counts: Counter[str] = Counter()
@@ -108,6 +121,8 @@ class Batcher:
             units_abandoned=self._counts["abandoned"],
             calls=dict(sorted(self._calls.items())),
             busy_s=self._busy_s,
+            frames=self._counts["frames"],
+            computed_frames=self._counts["computed_frames"],
         )
 
     async def submit(self, item: EngineInput, *, on_start: Callable[[], None] | None = None) -> Pcm:
@@ -132,33 +147,36 @@ class Batcher:
         return await entry.answer
 
     async def close(self) -> None:
-        """Let the running batch end, fail what waits with Unavailable, and take nothing more."""
+        """Let what runs end, fail what waits with Unavailable, and take nothing more."""
         self._closed = True
         waiting, self._waiting = self._waiting, []
         for entry in waiting:
             self._settle(entry, self._closing_error())
         if self._task is not None:
             await asyncio.wait({self._task})  # unlike `await task`, a cancelled close leaves the batch running
+        if self._ending:
+            await asyncio.wait(self._ending)
         if self._own_executor is not None:
             self._own_executor.shutdown(wait=False)
 
     async def _run(self) -> None:
         try:
             while batch := self._cut():
-                self._running = batch
+                self._running.update(batch)
                 await self._answer(batch)
-                self._running = []
         except Exception as error:  # a defect of the engine's limits or of this file: nobody may wait for ever
-            stranded, self._waiting, self._running = [*self._running, *self._waiting], [], []
+            stranded, self._waiting = [*self._running, *self._waiting], []
             for entry in stranded:
                 if not entry.answer.done():
                     self._settle(entry, error)
+            self._running.clear()
 
     def _cut(self) -> list[_Entry]:
+        """The next batch: the oldest unit, and others that are sampled in the same way."""
         live = [entry for entry in self._waiting if not entry.answer.done()]
         self._counts["abandoned"] += len(self._waiting) - len(live)
-        self._waiting = live
-        batch = [live[index] for index in choose_batch([entry.frames for entry in live], self._engine.batch_limits)]
+        alike = [entry for entry in live if entry.item.unit.sampling == live[0].item.unit.sampling]
+        batch = [alike[index] for index in choose_batch([entry.frames for entry in alike], self._engine.batch_limits)]
         self._waiting = [entry for entry in live if entry not in batch]
         return batch
 
@@ -169,44 +187,73 @@ class Batcher:
                 loop.call_soon(entry.on_start)  # not called here: its errors must not become the batch's
         outcome = await self._call(batch)
         if isinstance(outcome, list):
-            for entry, audio in zip(batch, outcome, strict=True):
-                self._settle(entry, audio)
+            self._follow(batch, outcome)
+        elif isinstance(outcome, OutOfMemory):
+            logs.failure("batch_out_of_memory", outcome, units=len(batch))
+            half = (len(batch) + 1) // 2
+            await self._answer_again([part for part in (batch[:half], batch[half:]) if part])
         elif len(batch) == 1:
             self._settle(batch[0], outcome)
         else:
             logs.failure("batch_failed", outcome, units=len(batch))
-            await self._answer_one_by_one(batch)
+            await self._answer_again([[entry] for entry in batch])
 
-    async def _answer_one_by_one(self, batch: list[_Entry]) -> None:
-        for entry in batch:
-            if entry.answer.done():
-                self._counts["abandoned"] += 1
+    async def _answer_again(self, parts: list[list[_Entry]]) -> None:
+        """One more call for each of `parts`, whose error is then that of its units."""
+        for part in parts:
+            gone = [entry for entry in part if entry.answer.done()]
+            for entry in gone:
+                self._settle(entry, self._closing_error())  # counted; nobody hears it
+            if not (live := [entry for entry in part if entry not in gone]):
                 continue
-            outcome = await self._call([entry])
-            self._settle(entry, outcome[0] if isinstance(outcome, list) else outcome)
+            outcome = await self._call(live)
+            if isinstance(outcome, list):
+                self._follow(live, outcome)
+            else:
+                for entry in live:
+                    self._settle(entry, outcome)
 
-    async def _call(self, batch: list[_Entry]) -> list[Pcm] | Exception:
+    async def _call(self, batch: list[_Entry]) -> list[Future[Pcm]] | Exception:
         self._calls[len(batch)] += 1
-        items = [entry.item for entry in batch]
+        items, frames = [entry.item for entry in batch], [entry.frames for entry in batch]
+        cost = self._engine.computed_frames(frames)
+        self._counts["frames"] += sum(frames)
+        self._counts["computed_frames"] += cost
+        self._on_call(sum(frames), cost)
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._synthesize, items)
 
-    def _synthesize(self, items: list[EngineInput]) -> list[Pcm] | Exception:
+    def _follow(self, batch: list[_Entry], futures: list[Future[Pcm]]) -> None:
+        """Settle each entry when its future is done, which may be after the next batch has begun."""
+        for entry, future in zip(batch, futures, strict=True):
+            if future.done():
+                self._settle(entry, _outcome(future))
+                continue
+            ending = asyncio.wrap_future(future)
+            self._ending.add(ending)
+            ending.add_done_callback(partial(self._ended, entry))
+
+    def _ended(self, entry: _Entry, ending: "asyncio.Future[Pcm]") -> None:
+        self._ending.discard(ending)
+        self._settle(entry, _outcome(ending))
+
+    def _synthesize(self, items: list[EngineInput]) -> list[Future[Pcm]] | Exception:
         """In the engine's thread. Returns the error: a StopIteration that is raised into a future is never seen."""
         started_s = self._clock()
         try:
-            audio = self._engine.synthesize(items)
-            if len(audio) != len(items):
+            futures = self._engine.synthesize(items)
+            if len(futures) != len(items):
                 raise EngineError(
-                    f"{type(self._engine).__name__} returned {len(audio)} waveforms for {len(items)} units: "
+                    f"{type(self._engine).__name__} returned {len(futures)} waveforms for {len(items)} units: "
                     "this is a defect of the engine"
                 )
-            return audio
+            return futures
         except Exception as error:
             return error
         finally:
             self._busy_s += self._clock() - started_s
 
     def _settle(self, entry: _Entry, outcome: Pcm | Exception) -> None:
+        self._running.discard(entry)
         if entry.answer.done():
             self._counts["abandoned"] += 1
         elif isinstance(outcome, Exception):
@@ -218,6 +265,13 @@ class Batcher:
 
     def _closing_error(self) -> Unavailable:
         return Unavailable("this replica is closing and takes no more units: send the request again")
+
+
+def _outcome(done: "Future[Pcm] | asyncio.Future[Pcm]") -> Pcm | Exception:
+    error = done.exception()
+    if error is None:
+        return done.result()
+    return error if isinstance(error, Exception) else EngineError(f"the engine stopped: {error!r}")
 
 
 def _as_service_error(error: Exception, item: EngineInput) -> ServiceError:

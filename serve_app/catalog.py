@@ -4,9 +4,10 @@ A pure table: knows nothing of HTTP, Ray or the store.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serve_app.errors import ConfigError, ModelNotFound
+from serve_app.parameters import Defaults
 
 __all__ = ["Catalog", "Model"]
 
@@ -24,6 +25,7 @@ class Model:
     default_voice: str
     license: str
     languages: tuple[str, ...]  # BCP 47 tags
+    defaults: Defaults = field(default_factory=Defaults)
 
 
 class Catalog:

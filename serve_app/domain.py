@@ -18,6 +18,7 @@ __all__ = [
     "SAMPLE_RATE_HZ",
     "JobState",
     "Pcm",
+    "Sampling",
     "Speech",
     "SpeechRequest",
     "Synthesizer",
@@ -83,10 +84,24 @@ class Voice:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechRequest:
-    """Speech as it was accepted: model, voice version and seed are already decided.
+class Sampling:
+    """How a flow-matching model samples, by upstream's names and with its defaults.
 
-    `speed` is a factor on the speaking rate (1.0 natural, 2.0 twice as fast).
+    `nfe_steps`: evaluations of the ODE; `cfg_strength`: how strongly text and reference guide, 0 leaves guidance out;
+    `sway`: bends the steps, -1 takes small ones first, 0 leaves them as they are.
+    """
+
+    nfe_steps: int = 32
+    cfg_strength: float = 2.0
+    sway: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """Speech as it was accepted: model, voice version, seed and parameters are already decided.
+
+    `speed` is a factor on the speaking rate (1.0 natural, 2.0 twice as fast). `sampling` is None for a model that does
+    not sample; `cross_fade_s`, between the units, is None for the model's own.
     """
 
     text: str
@@ -97,12 +112,15 @@ class SpeechRequest:
     request_id: str
     tenant: str = DEFAULT_TENANT
     job_id: str | None = None
+    sampling: Sampling | None = None
+    cross_fade_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """The piece of a text that a replica works on. `frames` is its budget in mel frames (93.75 a second),
-    an estimate that batching groups by, never a length that the audio is cut to."""
+    an estimate that batching groups by, never a length that the audio is cut to. `sampling`: None for the model's own.
+    """
 
     index: int
     text: str
@@ -112,6 +130,7 @@ class Unit:
     frames: int
     request_id: str
     job_id: str | None = None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)

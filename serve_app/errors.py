@@ -17,6 +17,7 @@ ServiceError
 |   `-- VoiceReplaced                  the voice changed after the request was accepted
 |-- Overloaded                    429  the queue is full; Retry-After says when to come again
 |-- Unavailable                   503  not ready yet
+|   `-- OutOfMemory                    the device has no room for this unit now
 |-- StorageError                  503  the object store did not do what was asked
 |   |-- StorageUnreachable             no answer, a time-out, a 5xx
 |   |-- StorageDenied                  the store refused (403): never the same as NotFound
@@ -48,6 +49,7 @@ __all__ = [
     "NotFound",
     "ObjectCorrupt",
     "ObjectNotFound",
+    "OutOfMemory",
     "Overloaded",
     "PayloadTooLarge",
     "ServiceError",
@@ -207,6 +209,12 @@ class Unavailable(ServiceError):
     status = 503
     code = "unavailable"
     retry_after_s = 5
+
+
+class OutOfMemory(Unavailable):
+    """A unit, or a batch of them, does not fit into the memory of the device."""
+
+    code = "out_of_memory"
 
 
 class StorageError(ServiceError):

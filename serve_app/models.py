@@ -6,10 +6,11 @@ Engines are imported only when one is loaded, so neither the builder nor the ing
 from typing import Protocol
 
 from serve_app.catalog import Model
-from serve_app.domain import Synthesizer, VoiceStats
+from serve_app.domain import Sampling, Synthesizer, VoiceStats
 from serve_app.engine import f5
 from serve_app.engine.protocol import Engine
 from serve_app.errors import ModelLoadFailed
+from serve_app.parameters import Defaults
 from serve_app.planning import PREVIEW_LIMITS, UnitLimits, limits_for_f5
 from serve_app.settings import F5Settings, ModelSettings, PreviewSettings
 from serve_app.speech import SpeakingModel
@@ -17,8 +18,6 @@ from serve_app.weights import F5Files, F5Sources
 
 __all__ = ["WeightsSource", "describe", "load_engine", "speaking"]
 
-PREVIEW_OVERLAP_S = 0.01
-F5_OVERLAP_S = 0.15  # upstream's cross_fade_duration
 PUBLISHED_WEIGHTS_LICENSE = "CC-BY-NC-4.0 (no commercial use)"
 PUBLISHED_WEIGHTS_LANGUAGES = ("en", "zh")
 
@@ -42,6 +41,7 @@ def describe(model: ModelSettings) -> Model:
             default_voice="heart",
             license="Apache-2.0",
             languages=("en",),
+            defaults=Defaults(speed=model.speed, cross_fade_s=model.cross_fade_s),
         )
     return Model(
         name=model.name,
@@ -51,14 +51,15 @@ def describe(model: ModelSettings) -> Model:
         default_voice=next(iter(f5.BUILTIN_VOICES)),
         license=f"code MIT; weights {model.license or PUBLISHED_WEIGHTS_LICENSE}",
         languages=model.languages or PUBLISHED_WEIGHTS_LANGUAGES,
+        defaults=Defaults(_sampling(model), model.speed, model.cross_fade_s),
     )
 
 
 def speaking(model: ModelSettings, synthesizer: Synthesizer) -> SpeakingModel:
     """How to plan for the model and where to have its units spoken."""
     if isinstance(model, PreviewSettings):
-        return SpeakingModel(synthesizer, _preview_limits, PREVIEW_OVERLAP_S, draft=True)
-    return SpeakingModel(synthesizer, _f5_limits, F5_OVERLAP_S, draft=False)
+        return SpeakingModel(synthesizer, _preview_limits, model.cross_fade_s, draft=True)
+    return SpeakingModel(synthesizer, _f5_limits, model.cross_fade_s, draft=False)
 
 
 def load_engine(model: ModelSettings, weights: WeightsSource) -> Engine:
@@ -85,11 +86,15 @@ def _load_f5(model: F5Settings, weights: WeightsSource) -> Engine:
         F5Weights(files.checkpoint, files.vocoder, files.vocab, architecture),
         device=model.device,
         dtype=model.dtype,
-        nfe_steps=model.nfe_steps,
-        cfg_strength=model.cfg_strength,
+        sampling=_sampling(model),
         attention=model.attention,
         threads=model.threads,
+        reference_cache_bytes=model.reference_cache_bytes,
     )
+
+
+def _sampling(model: F5Settings) -> Sampling:
+    return Sampling(model.nfe_steps, model.cfg_strength, model.sway)
 
 
 def _preview_limits(stats: VoiceStats | None, speed: float) -> UnitLimits:

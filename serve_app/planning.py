@@ -91,6 +91,7 @@ def plan(request: SpeechRequest, limits: UnitLimits) -> tuple[Unit, ...]:
             frames=math.ceil(len(piece.encode()) * limits.frames_per_byte / request.speed),
             request_id=request.request_id,
             job_id=request.job_id,
+            sampling=request.sampling,
         )
         for index, piece in enumerate(pieces)
     )

@@ -7,12 +7,13 @@ environment. Knows nothing of Ray: `app.py` turns these values into deployment o
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from env_setup.layout import weights_dir
 from serve_app.errors import ConfigError
+from serve_app.parameters import RANGES
 
 __all__ = [
     "AliasSettings",
@@ -98,6 +99,14 @@ class JobsSettings(ScaleSettings):
         return self
 
 
+def _ranged(name: str) -> Any:
+    """The limits of a parameter of speech."""
+    low, high = RANGES[name]
+    return Field(ge=low, le=high)
+
+
+Speed = Annotated[float, _ranged("speed")]
+CrossFade = Annotated[float, _ranged("cross_fade_s")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -107,6 +116,8 @@ class PreviewSettings(ScaleSettings):
     name: ModelName = "preview"
     engine: Literal["preview"] = "preview"
     threads: int = Field(1, ge=1)
+    speed: Speed = 1.0
+    cross_fade_s: CrossFade = 0.01
     autoscaling: AutoscalingSettings = AutoscalingSettings(max_replicas=2, target_ongoing_requests=4)
     max_ongoing_requests: int = Field(16, ge=1)
     num_cpus: float = Field(0.5, ge=0)
@@ -132,7 +143,8 @@ class F5Settings(ScaleSettings):
 
     `source`, `vocoder` and `vocab` each name a file on this node, an object (`s3://bucket/key`) or a file of the
     model hub (`hf://owner/name@commit/file`), with `#sha256=` where it is known; the vocoder names a folder. Without
-    a source it is the pinned F5TTS_v1_Base, whose published weights are CC-BY-NC: no commercial use.
+    a source it is the pinned F5TTS_v1_Base, whose published weights are CC-BY-NC: no commercial use. `nfe_steps`,
+    `cfg_strength`, `sway`, `speed` and `cross_fade_s` (upstream's defaults) are for requests that bring none.
     """
 
     name: ModelName = "f5"
@@ -146,10 +158,14 @@ class F5Settings(ScaleSettings):
     environment: Literal["auto", "installed", "ray", "prepared"] = "auto"
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    nfe_steps: int = Field(32, ge=1, le=128)
-    cfg_strength: float = Field(2.0, ge=0)
+    nfe_steps: Annotated[int, _ranged("nfe_steps")] = 32
+    cfg_strength: Annotated[float, _ranged("cfg_strength")] = 2.0
+    sway: Annotated[float, _ranged("sway")] = -1.0
+    speed: Speed = 1.0
+    cross_fade_s: CrossFade = 0.15
     attention: Literal["auto", "sdpa", "flash_attn"] = "auto"
     threads: int | None = Field(None, ge=1)
+    reference_cache_bytes: int = Field(256 * MIB, ge=MIB)
     autoscaling: AutoscalingSettings = AutoscalingSettings(max_replicas=8, target_ongoing_requests=8)
     max_ongoing_requests: int = Field(32, ge=1)
     graceful_shutdown_timeout_s: float = Field(300.0, gt=0)

@@ -34,7 +34,8 @@ class VoiceStatsSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpeakingModel:
-    """A deployed model as the speaker uses it. `overlap_s` is the cross-fade between its units."""
+    """A deployed model as the speaker uses it. `overlap_s` is the cross-fade between its units, for requests that were
+    accepted before a request could decide it."""
 
     synthesizer: Synthesizer
     limits_of: LimitsOf
@@ -69,7 +70,8 @@ class Speaker:
             chars=len(request.text),
         )
         waves = await _speak_units(model.synthesizer, units)
-        audio = await asyncio.to_thread(cross_fade, waves, model.overlap_s)
+        overlap_s = model.overlap_s if request.cross_fade_s is None else request.cross_fade_s
+        audio = await asyncio.to_thread(cross_fade, waves, overlap_s)
         return Speech(audio=audio, model=request.model, seed=request.seed, draft=model.draft, units=len(units))
 
 

@@ -13,7 +13,7 @@ from serve_app.batcher import Batcher
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, Unit, Voice, VoiceRef
 from serve_app.engine.protocol import Engine, EngineInput
 from serve_app.errors import ModelLoadFailed, ServiceError
-from serve_app.metrics import REPLICA_RUNTIME, REPLICA_RUNTIME_LABELS, Metrics
+from serve_app.metrics import BATCH_FRAMES, BATCH_PADDING_FRAMES, REPLICA_RUNTIME, REPLICA_RUNTIME_LABELS, Metrics
 
 __all__ = ["SynthesisService", "VoiceSource"]
 
@@ -43,7 +43,7 @@ class SynthesisService:
         self._metrics = metrics
         self._voices = voices
         self._model = model
-        self._batcher = batcher or Batcher(engine, clock=clock)
+        self._batcher = batcher or Batcher(engine, clock=clock, on_call=self._count_frames)
         self._clock = clock
         self._warm_up_s: float | None = None
 
@@ -65,6 +65,11 @@ class SynthesisService:
         if self._metrics is not None:
             labels = {"model": self._model, "engine": type(self._engine).__name__, **self._engine.runtime}
             self._metrics.gauge(REPLICA_RUNTIME, 1, {name: labels[name] for name in REPLICA_RUNTIME_LABELS})
+
+    def _count_frames(self, frames: int, computed_frames: int) -> None:
+        if self._metrics is not None:
+            self._metrics.count(BATCH_FRAMES, frames, {"model": self._model})
+            self._metrics.count(BATCH_PADDING_FRAMES, computed_frames - frames, {"model": self._model})
 
     async def synthesize(self, unit: Unit) -> Pcm:
         """Speak `unit`: (samples,) float32, mono, 24 kHz. Cancelling it takes a unit that waits out of the queue.

@@ -1,6 +1,6 @@
 """From what a client asked for to a SpeechRequest in which everything is decided.
 
-Model, voice version and seed are fixed here, so that nothing which happens later (a replaced voice, another
+Model, voice version, seed and parameters are fixed here, so that nothing which happens later (a replaced voice, another
 default) can change what a request means.
 """
 
@@ -10,15 +10,13 @@ import secrets
 from serve_app import logs
 from serve_app.catalog import Catalog, Model
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
-from serve_app.errors import InvalidRequest, InvalidText, PayloadTooLarge, VoiceNotFound
+from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
+from serve_app.parameters import MAX_SEED, Parameters
 from serve_app.settings import LimitSettings
 from serve_app.text import normalise
 from serve_app.voices import VoiceLibrary
 
-__all__ = ["MAX_SEED", "SPEED_RANGE", "Acceptance"]
-
-SPEED_RANGE = (0.25, 4.0)  # OpenAI's
-MAX_SEED = 2**31 - 1
+__all__ = ["Acceptance"]
 
 
 class Acceptance:
@@ -37,8 +35,7 @@ class Acceptance:
         model: str | None,
         voice: str | None,
         voice_field: str,
-        speed: float,
-        seed: int | None,
+        parameters: Parameters,
         tenant: str,
         request_id: str,
         job_id: str | None = None,
@@ -52,22 +49,20 @@ class Acceptance:
             raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
         if not any(map(str.isalnum, normalise(text))):
             raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
-        low, high = SPEED_RANGE
-        if not low <= speed <= high:
-            raise InvalidRequest(f"speed is {speed}: send a number from {low} to {high}")
-        if seed is not None and not 0 <= seed <= MAX_SEED:
-            raise InvalidRequest(f"seed is {seed}: send a whole number from 0 to {MAX_SEED}, or leave it out")
         selected = self._catalog.model(model)
+        decided = parameters.joined(selected.name, selected.defaults)
         ref = await self._voice(tenant, voice, voice_field, selected)
         accepted = SpeechRequest(
             text=text,
             model=selected.name,
             voice=ref,
-            speed=speed,
-            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            speed=decided.speed,
+            seed=secrets.randbelow(MAX_SEED + 1) if parameters.seed is None else parameters.seed,
             request_id=request_id,
             tenant=tenant,
             job_id=job_id,
+            sampling=decided.sampling,
+            cross_fade_s=decided.cross_fade_s,
         )
         logs.event("accepted", job_id=job_id, model=selected.name, voice=ref.name, seed=accepted.seed, chars=len(text))
         return accepted

@@ -6,6 +6,7 @@ Source of the wire forms: OpenAI's API reference (createSpeech, models, voices).
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
@@ -13,11 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from serve_app import logs
 from serve_app.api.errors import request_id_of
+from serve_app.api.fields import ParameterFields
 from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.audio import CONTENT_TYPES, encode
 from serve_app.catalog import Model
 from serve_app.domain import Speech
 from serve_app.errors import PayloadTooLarge, UnsupportedFormat
+from serve_app.parameters import Defaults
 
 __all__ = ["router"]
 
@@ -34,8 +37,11 @@ class VoiceId(BaseModel):
     id: str
 
 
-class SpeechBody(BaseModel):
-    """Body of createSpeech; `seed` is ours. Unknown fields are refused, so that none is dropped in silence."""
+class SpeechBody(ParameterFields):
+    """Body of createSpeech; of the parameters all but `speed` are ours.
+
+    Unknown fields are refused, so that none is dropped in silence.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,9 +50,7 @@ class SpeechBody(BaseModel):
     voice: str | VoiceId | None = None
     instructions: str | None = None
     response_format: str = "mp3"
-    speed: float = 1.0
     stream_format: Literal["audio"] = "audio"
-    seed: int | None = None
 
     @property
     def voice_name(self) -> str | None:
@@ -69,8 +73,7 @@ async def speech(request: Request, body: SpeechBody) -> Response:
         model=body.model,
         voice=body.voice_name,
         voice_field="voice",
-        speed=body.speed,
-        seed=body.seed,
+        parameters=body.parameters,
         tenant=tenant_of(request),
         request_id=request_id_of(request),
     )
@@ -123,10 +126,17 @@ def _model(name: str, model: Model, parts: Mapping[str, PartStatus]) -> dict[str
         "license": model.license,
         "languages": list(model.languages),
         "builtin_voices": list(model.builtin_voices),
+        "parameters": _parameters(model.defaults),
         "state": status.state,
         "replicas": status.replicas,
         "message": status.message,
     }
+
+
+def _parameters(defaults: Defaults) -> dict[str, float]:
+    """What a request may set, with the model's own values."""
+    own = {"speed": defaults.speed, "cross_fade_s": defaults.cross_fade_s}
+    return own if defaults.sampling is None else {**asdict(defaults.sampling), **own}
 
 
 @router.get("/v1/audio/voices")

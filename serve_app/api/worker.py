@@ -14,6 +14,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app import logs
+from serve_app.api.fields import ParameterFields
 from serve_app.api.services import services_of, tenant_of
 from serve_app.domain import JobState
 from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge
@@ -44,12 +45,10 @@ class Input(BaseModel):
     endpoint: str | None = None
 
 
-class SpeechInput(Input):
-    """Speech in both forms of the old worker; `model` is ours."""
+class SpeechInput(Input, ParameterFields):
+    """Speech in both forms of the old worker; `model` is ours, and of the parameters all but `speed` and `seed`."""
 
     text: str
-    speed: float = 1.0
-    seed: int | None = None
     local_voice: str | None = None
     return_word_timings: bool = False
     timing_format: Literal["srt", "vtt", "csv", "json", "ass"] = "srt"

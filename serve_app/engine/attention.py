@@ -1,101 +1,94 @@
-"""Chooses, once per replica, what the model runs on: device, precision and the kernel for attention.
+"""Two ways to attend within the items of a padded batch, behind one signature.
 
-Knows nothing of the model: `load.py` builds it for what was chosen here. The reason is for `/health`.
+    query, key, value (rows, frames, heads, dim_head) + Layout -> (rows, frames, heads, dim_head)
+
+`sdpa` is torch's scaled_dot_product_attention, with a mask where there is padding; on a CPU without padding the same is
+computed head by head with oneDNN's products, in half to four fifths of the time. `flash_attn` reads the batch as one
+sequence of all rows with boundaries after each item and each stretch of padding (flash_attn's "varlen" form), so that
+nothing is masked and no item pays for the padding beside it. Both give the same; what stands in padding is not defined.
 """
 
 import importlib
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
-from serve_app.errors import ModelLoadFailed
+from serve_app.engine.hardware import AttentionPath
+from serve_app.engine.linear import make_linear, packs
 
-__all__ = [
-    "AttentionChoice",
-    "AttentionPath",
-    "AttentionRequest",
-    "DtypeRequest",
-    "choose_attention",
-    "choose_device",
-    "choose_dtype",
-]
-
-DtypeRequest = Literal["auto", "float32", "float16", "bfloat16"]
-AttentionPath = Literal["sdpa", "flash_attn"]
-AttentionRequest = Literal["auto", "sdpa", "flash_attn"]
-
-FLOAT16_CAPABILITY = (7, 0)
-"""The oldest GPU generation (Volta) that is fast at float16: upstream's condition in `load_checkpoint`."""
-FLASH_CAPABILITY = (8, 0)
-"""The oldest GPU generation (Ampere) that flash_attn 2 has kernels for."""
+__all__ = ["Attend", "Layout", "attention"]
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionChoice:
-    """The path taken, and why: `sdpa` is torch's own scaled_dot_product_attention."""
+class Layout:
+    """Where the items of a padded batch end.
 
-    path: AttentionPath
-    reason: str
-
-
-def choose_device(requested: str) -> torch.device:
-    """The device for "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N". Raises ModelLoadFailed."""
-    available = torch.cuda.device_count()
-    if requested == "auto":
-        return torch.device("cuda" if available else "cpu")
-    try:
-        device = torch.device(requested)
-    except RuntimeError as error:
-        raise ModelLoadFailed(f"device is {requested!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ModelLoadFailed(f"device is {requested!r}: use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= available:
-        raise ModelLoadFailed(
-            f"device is {requested!r}, but torch {torch.__version__} sees {available} CUDA devices here: "
-            "start the replica on a node with a GPU (num_gpus), or set device to auto or cpu"
-        )
-    return device
-
-
-def choose_dtype(requested: DtypeRequest, device: torch.device) -> torch.dtype:
-    """The precision of the transformer; "auto" is float16 on a GPU that is fast at it, else float32.
-
-    As upstream has it. bfloat16 rounds eight times as coarsely, but cannot overflow.
+    `valid`: which frames are not padding, (rows, frames), bool; None where there is no padding, because a mask keeps
+    attention from its fast kernels. `boundaries`: where each item and each stretch of padding ends in the flattened
+    batch, (2 * rows + 1,), int32, from 0 on. Holds tensors only, so that a captured CUDA graph can be given others.
     """
-    if requested != "auto":
-        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[requested]
-    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLOAT16_CAPABILITY
-    return torch.float16 if fast else torch.float32
+
+    valid: Tensor | None
+    boundaries: Tensor
+
+    @classmethod
+    def of(cls, frames: Sequence[int], padded_to: int, device: torch.device) -> "Layout":
+        """Rows of these `frames`, each padded to `padded_to`."""
+        ends = [end for row, n in enumerate(frames) for end in (row * padded_to + n, (row + 1) * padded_to)]
+        boundaries = torch.tensor([0, *ends], dtype=torch.int32)
+        valid = torch.arange(padded_to) < torch.tensor(frames)[:, None]
+        padded = min(frames) < padded_to
+        return cls(valid.to(device, non_blocking=True) if padded else None, boundaries.to(device, non_blocking=True))
+
+    def silenced(self, hidden: Tensor) -> Tensor:
+        """`hidden` (rows, frames, dim) with zeros where padding is."""
+        return hidden if self.valid is None else hidden * self.valid[:, :, None]
 
 
-def choose_attention(requested: AttentionRequest, device: torch.device, dtype: torch.dtype) -> AttentionChoice:
-    """The attention path for a model of `dtype` on `device`.
+Attend = Callable[[Tensor, Tensor, Tensor, Layout], Tensor]
 
-    "auto" takes flash_attn where it fits and otherwise SDPA, with what stood in the way as the reason. Raises
-    ModelLoadFailed when flash_attn is asked for by name where it does not fit.
-    """
-    if requested == "sdpa":
-        return AttentionChoice("sdpa", "attention is set to sdpa")
-    obstacle = _obstacle(device, dtype)
-    if obstacle is None:
-        return AttentionChoice("flash_attn", f"flash_attn fits {dtype} on {device}")
-    if requested == "flash_attn":
-        raise ModelLoadFailed(f"attention is 'flash_attn', but {obstacle}: mend that, or set attention to auto or sdpa")
-    return AttentionChoice("sdpa", obstacle)
+HEAD_QUERIES = 1024
+"""Queries of one head that are scored at once: the scores of 1024 by 2800 frames are 11 MB and stay near the cache."""
 
 
-def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why flash_attn cannot be used here; None if it can."""
-    if device.type != "cuda":
-        return f"flash_attn needs a CUDA device and the device is {device}"
-    if dtype not in (torch.float16, torch.bfloat16):
-        return f"flash_attn needs float16 or bfloat16 and the dtype is {dtype}"
-    capability = torch.cuda.get_device_capability(device)
-    if capability < FLASH_CAPABILITY:
-        return f"flash_attn needs compute capability 8.0 and {device} has {capability[0]}.{capability[1]}"
-    try:
-        importlib.import_module("flash_attn")
-    except Exception as error:  # absent, or built for another torch, CUDA or C++ ABI: each fails in its own way
-        return f"flash_attn cannot be imported ({type(error).__name__}: {error})"
-    return None
+def attention(path: AttentionPath) -> Attend:
+    """The function for `path`. Raises ImportError where flash_attn is asked for and not installed."""
+    if path == "sdpa":
+        return _sdpa
+    varlen = importlib.import_module("flash_attn").flash_attn_varlen_func
+
+    def flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+        rows, frames = query.shape[:2]
+        flat = (x.flatten(0, 1) for x in (query, key, value))
+        attended: Tensor = varlen(*flat, layout.boundaries, layout.boundaries, frames, frames)
+        unflattened: Tensor = attended.unflatten(0, (rows, frames))
+        return unflattened
+
+    return flash
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+    if layout.valid is None and packs(query.device, query.dtype):
+        return _by_head(query, key, value)
+    mask = None if layout.valid is None else layout.valid[:, None, None, :]
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # heads first
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+def _by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """On the CPU. Every operand is made contiguous: oneDNN has no fast kernel for others."""
+    scaled = query * (1 / math.sqrt(query.shape[-1]))
+    queries, keys = (x.transpose(1, 2).flatten(0, 1).contiguous() for x in (scaled, key))
+    values = value.permute(0, 2, 3, 1).flatten(0, 1).contiguous()  # (rows * heads, dim_head, frames)
+    attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for index, (q, k, v) in enumerate(zip(queries, keys, values, strict=True)):
+        row, head = divmod(index, query.shape[2])
+        to_keys, to_values = make_linear(k), make_linear(v)
+        for start in range(0, len(q), HEAD_QUERIES):
+            scores = to_keys(q[start : start + HEAD_QUERIES])
+            attended[row, start : start + HEAD_QUERIES, head] = to_values(scores.softmax(-1))
+    return attended

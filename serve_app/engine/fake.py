@@ -6,12 +6,13 @@ Keeps the whole Engine protocol, so whatever runs on it runs on a real one. Know
 import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from hashlib import blake2b
 
 import numpy as np
 
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, Unit
-from serve_app.engine.protocol import BatchLimits, EngineInput
+from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
 from serve_app.errors import InvalidText
 
 __all__ = ["FakeEngine"]
@@ -56,11 +57,15 @@ class FakeEngine:
         reference = 0 if item.voice is None else len(item.voice.audio) // HOP_SAMPLES
         return reference + _frames(item.unit)
 
+    def computed_frames(self, frames: Sequence[int]) -> int:
+        """All at the length of the longest, as a model pads them."""
+        return len(frames) * max(frames)
+
     def warm_up(self) -> None:
         self.warm = True
 
-    def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
-        """One tone of (frames * 256,) samples per item. Raises InvalidText for a blank text."""
+    def synthesize(self, items: Sequence[EngineInput]) -> list[Future[Pcm]]:
+        """One tone of (frames * 256,) samples per item; InvalidText for a blank text."""
         texts = tuple(item.unit.text for item in items)
         self.calls.append(texts)
         self.started.release()
@@ -69,9 +74,7 @@ class FakeEngine:
         for text in texts:
             if text in self._fail_on:
                 raise RuntimeError(f"the fake engine was told to fail on {text!r}")
-            if not text.strip():
-                raise InvalidText(f"text is {text!r}: send something that can be spoken")
-        return [_tone(item.unit) for item in items]
+        return one_by_one(lambda item: _tone(item.unit), items)
 
 
 def _frames(unit: Unit) -> int:
@@ -79,6 +82,8 @@ def _frames(unit: Unit) -> int:
 
 
 def _tone(unit: Unit) -> Pcm:
+    if not unit.text.strip():
+        raise InvalidText(f"text is {unit.text!r}: send something that can be spoken")
     voice = f"{unit.voice.tenant}/{unit.voice.name}@{unit.voice.version}"
     digest = blake2b(f"{unit.text}\0{voice}\0{unit.seed}".encode(), digest_size=8).digest()
     frequency_hz = 100.0 + int.from_bytes(digest) % 3_900_000 / 1000.0

@@ -1,6 +1,6 @@
 """Loads F5-TTS from files: the transformer, its vocabulary, the mel front end and the Vocos vocoder.
 
-    F5Weights (paths, architecture) -> DiT <- checkpoint -> F5Model (on a device, in a precision)
+    F5Weights (paths, architecture) -> DiT <- checkpoint -> Transformer -> F5Model (on a device, in a precision)
 
 The modules are upstream's. A file that is missing, or does not fit the others, is a ModelLoadFailed that
 names it. Knows nothing of where the files came from.
@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from env_setup.pins import VOCOS_WEIGHTS
-from env_setup.wheels import sha256_of
 from serve_app.engine.architecture import PRESETS, Architecture, sizes
-from serve_app.engine.attention import AttentionPath
-from serve_app.engine.sampler import Transformer
+from serve_app.engine.attention import attention
+from serve_app.engine.checkpoints import existing, read_checkpoint, read_pinned_vocos, read_safetensors
+from serve_app.engine.hardware import AttentionPath
+from serve_app.engine.linear import pack_linears
+from serve_app.engine.transformer import Transformer
 from serve_app.errors import ModelLoadFailed
 
-__all__ = ["F5Model", "F5Weights", "import_f5_tts", "load_f5"]
+__all__ = ["F5Model", "F5Weights", "import_f5_tts", "load_dit", "load_f5", "load_vocab"]
 
 TRAINER = "f5_tts.model.trainer"
 HOP_SAMPLES = 256
+N_MELS = 100
 ROTARY = "rotary_embed.inv_freq"
 VOCAB_REMEDY = "give models[].vocab and models[].architecture as the checkpoint was trained with"
 
@@ -57,47 +58,73 @@ class F5Model:
     vocoder are in float32.
     """
 
-    dit: Transformer
+    transformer: Transformer
     mel: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
     tokenize: Callable[[list[str]], list[list[str]]]
     vocab: Mapping[str, int]
 
 
-def load_f5(weights: F5Weights, device: torch.device, dtype: torch.dtype, attention: AttentionPath) -> F5Model:
+def load_f5(weights: F5Weights, device: torch.device, dtype: torch.dtype, path: AttentionPath) -> F5Model:
     """Load the model of `weights` onto `device`, its transformer in `dtype`. Raises ModelLoadFailed."""
-    import_f5_tts(attention)
+    vocab = load_vocab(weights)
+    dit = load_dit(weights, vocab, device, dtype)
     from f5_tts.model.modules import MelSpec
-    from f5_tts.model.utils import convert_char_to_pinyin, get_tokenizer
+    from f5_tts.model.utils import convert_char_to_pinyin
 
-    vocab_path = _file("vocab", weights.vocab or Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt"))))
-    checkpoint = _file("source", weights.checkpoint)
-    vocab, _ = get_tokenizer(str(vocab_path), "custom")
-    mel = MelSpec()  # upstream's defaults, which all of its presets share: 24 kHz, 100 mels, a hop of 256
-    dit = _build_dit(weights.architecture, attention, text_num_embeds=len(vocab), mel_dim=mel.n_mel_channels)
-    model = f"architecture {_named(weights.architecture)} with the {len(vocab)} entries of {vocab_path}"
-    _fill(dit, _read_checkpoint(checkpoint), checkpoint, model, VOCAB_REMEDY)
-    decode = _load_vocoder(weights.vocoder).to(device).decode
-    return F5Model(_place(dit, device, dtype), mel, decode, convert_char_to_pinyin, vocab)
+    vocoder = _load_vocoder(weights.vocoder).to(device)
+    transformer = Transformer(dit, attention(path))
+    for module in (vocoder, dit.text_embed):
+        pack_linears(module)
+    # MelSpec with upstream's defaults, which all of its presets share: 24 kHz, 100 mels, a hop of 256.
+    return F5Model(transformer, MelSpec(), vocoder.decode, convert_char_to_pinyin, vocab)
 
 
-def import_f5_tts(attention: AttentionPath = "sdpa") -> None:
-    """Import `f5_tts.model` without its training half, and without flash_attn where that is not the path taken.
+def load_vocab(weights: F5Weights) -> Mapping[str, int]:
+    """A token to its id. Raises ModelLoadFailed."""
+    import_f5_tts()
+    from f5_tts.model.utils import get_tokenizer
+
+    vocab: Mapping[str, int] = get_tokenizer(str(existing("vocab", _vocab_path(weights))), "custom")[0]
+    return vocab
+
+
+def load_dit(weights: F5Weights, vocab: Mapping[str, int], device: torch.device, dtype: torch.dtype) -> Any:
+    """Upstream's DiT with the checkpoint's parameters, on `device` and in `dtype`. Raises ModelLoadFailed.
+
+    Its rotary frequencies and its time embedding stay in float32: half precision is too coarse for angles.
+    """
+    import_f5_tts()
+    checkpoint = existing("source", weights.checkpoint)
+    dit = _build_dit(weights.architecture, text_num_embeds=len(vocab))
+    named = f"architecture {_named(weights.architecture)} with the {len(vocab)} entries of {_vocab_path(weights)}"
+    _fill(dit, read_checkpoint(checkpoint), checkpoint, named, VOCAB_REMEDY)
+    inv_freq = dit.rotary_embed.inv_freq
+    dit = dit.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    dit.rotary_embed.inv_freq = inv_freq.to(device)
+    dit.time_embed.float()
+    return dit
+
+
+def _vocab_path(weights: F5Weights) -> Path:
+    return weights.vocab or Path(str(files("f5_tts").joinpath("infer/examples/vocab.txt")))
+
+
+def import_f5_tts() -> None:
+    """Import `f5_tts.model` without its training half and without flash_attn.
 
     `f5_tts/model/__init__.py` imports the trainer, and with it wandb, accelerate, datasets and pandas: 1.8 s
     and 130 MB that inference has no use for, and packages that our lock leaves out. An empty module stands in
     for the trainer during the import and is taken out again, so that `import f5_tts.model.trainer` still
     finds the real one; a trainer or package that is already imported is left alone. Upstream imports flash_attn
     wherever it is installed, so one that is broken, or of no use on this device, would end a start that does without
-    it: it is hidden for that moment. Raises ModelLoadFailed.
+    it: it is hidden for that moment, and `attention.py` calls it where it is the path taken. Raises ModelLoadFailed.
     """
     if TRAINER in sys.modules or "f5_tts.model" in sys.modules:
         return
     stand_in = types.ModuleType(TRAINER, "Stands in for upstream's trainer while f5_tts.model is imported.")
     vars(stand_in)["Trainer"] = None  # the name that f5_tts.model takes from it
-    hidden: dict[str, types.ModuleType | None] = {TRAINER: stand_in}
-    if attention != "flash_attn":
-        hidden["flash_attn"] = None  # to Python: not installed
+    hidden: dict[str, types.ModuleType | None] = {TRAINER: stand_in, "flash_attn": None}  # None: not installed
     before = {name: sys.modules[name] for name in hidden if name in sys.modules}
     sys.modules |= cast("dict[str, types.ModuleType]", hidden)
     try:
@@ -110,71 +137,27 @@ def import_f5_tts(attention: AttentionPath = "sdpa") -> None:
         sys.modules |= before
 
 
-def _file(field: str, path: Path) -> Path:
-    if not path.is_file():
-        raise ModelLoadFailed(f"models[].{field} is {str(path)!r}, and there is no such file on this node")
-    return path
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Parameters of the transformer by upstream's names: the averaged (EMA) ones, which are for inference."""
-    loaded = _read_safetensors(path)
-    # `initted` and `step` belong to the averaging, mel_spec.* to old checkpoints that stored the mel filters.
-    names = {key: key.removeprefix("ema_model.") for key in loaded if key not in ("initted", "step")}
-    return {
-        name.removeprefix("transformer."): loaded[key]
-        for key, name in names.items()
-        if not name.startswith("mel_spec.")
-    }
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    if path.suffix != ".safetensors":
-        raise ModelLoadFailed(
-            f"{path} is not a .safetensors file, and other formats can run code when they are opened: save the "
-            "checkpoint's ema_model_state_dict with safetensors.torch.save_file, and name that file"
-        )
-    try:
-        return dict(load_file(path))
-    except Exception as error:  # the parser raises many types, and each means the same: not such a file
-        raise _damaged(path, error) from error
-
-
-def _read_pinned_vocos(path: Path) -> dict[str, Tensor]:
-    """The one pickled file that is opened: charactr/vocos-mel-24khz exists in no other form."""
-    if (found := sha256_of(path)) != VOCOS_WEIGHTS.sha256:
-        raise ModelLoadFailed(
-            f"{path} has sha256 {found}, and of such files only {VOCOS_WEIGHTS.repository}'s is opened "
-            f"({VOCOS_WEIGHTS.sha256}): fetch that, or save your vocoder as model.safetensors"
-        )
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # as above
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ModelLoadFailed:
-    return ModelLoadFailed(
-        f"{path} cannot be read as what its name says ({type(error).__name__}: {error}): "
-        "it is damaged or of another format, so fetch it again"
-    )
-
-
-def _build_dit(architecture: Architecture, attention: AttentionPath, **derived: int) -> Any:
+def _build_dit(architecture: Architecture, text_num_embeds: int) -> Any:
+    """A DiT without parameters: the checkpoint's take their place, so none are made up first."""
     from f5_tts.model.backbones.dit import DiT
+    from f5_tts.model.modules import precompute_freqs_cis
+    from x_transformers.x_transformers import RotaryEmbedding
 
-    # The mask is enabled after construction: enabling it there makes upstream warn once per block.
-    ours = {"attn_backend": "torch" if attention == "sdpa" else attention, "attn_mask_enabled": False}
     try:
-        dit = DiT(**{**sizes(architecture), **derived, **ours})
+        with torch.device("meta"):
+            dit = DiT(**sizes(architecture), text_num_embeds=text_num_embeds, mel_dim=N_MELS)
+        if dit.long_skip_connection is not None:
+            raise ValueError("long_skip_connection, which no preset has, is not computed here")
     except (KeyError, TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ModelLoadFailed(
             f"models[].architecture {_named(architecture)} does not describe a DiT of the installed f5-tts "
             f"({type(error).__name__}: {error}): use one of {', '.join(PRESETS)}, or the sizes that the checkpoint "
             "was trained with"
         ) from error
-    for block in dit.transformer_blocks:
-        block.attn.processor.attn_mask_enabled = True
+    text = dit.text_embed  # what is in no checkpoint, because it follows from the sizes
+    if text.extra_modeling:
+        text.freqs_cis = precompute_freqs_cis(text.text_embed.embedding_dim, text.precompute_max_pos)
+    dit.rotary_embed = RotaryEmbedding(2 * len(dit.rotary_embed.inv_freq))
     return dit
 
 
@@ -196,24 +179,11 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, model: str
             f"{path} does not fit {model}: {first} is {_shape(given, first)} in the file and {_shape(wanted, first)} "
             f"in the model, the first of {len(misfits)} tensors that differ; {remedy}"
         )
-    module.load_state_dict({key: value for key, value in state.items() if key != ROTARY}, strict=False)
+    module.load_state_dict({key: value for key, value in state.items() if key != ROTARY}, strict=False, assign=True)
 
 
 def _shape(shapes: Mapping[str, torch.Size], name: str) -> str:
     return str(tuple(shapes[name])) if name in shapes else "absent"
-
-
-def _place(dit: Any, device: torch.device, dtype: torch.dtype) -> Transformer:
-    """Move `dit` to `device` and `dtype`, but keep positions and times in float32.
-
-    Half precision is too coarse for them: the rotated query of frame 1400 is 4.8 % off in float16 and 38 % in
-    bfloat16, and a time t enters as angles up to 1000 t.
-    """
-    inv_freq = dit.rotary_embed.inv_freq.clone()
-    dit = dit.eval().requires_grad_(False).to(device=device, dtype=dtype)
-    dit.rotary_embed.inv_freq = inv_freq.to(device)
-    dit.time_embed.float().register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
-    return cast(Transformer, dit)
 
 
 def _load_vocoder(directory: Path) -> Any:
@@ -235,6 +205,6 @@ def _load_vocoder(directory: Path) -> Any:
             f"models[].vocoder: {config} does not describe a Vocos with an ISTFTHead and a hop of {HOP_SAMPLES} "
             f"({type(error).__name__}: {error}): use the config.yaml of charactr/vocos-mel-24khz"
         ) from error
-    path, read = (weights, _read_safetensors) if weights.is_file() else (pinned, _read_pinned_vocos)
+    path, read = (weights, read_safetensors) if weights.is_file() else (pinned, read_pinned_vocos)
     _fill(vocoder, read(path), path, str(config), "give both files from one source")
-    return vocoder.eval().requires_grad_(False)
+    return vocoder.eval().requires_grad_(False).float()

@@ -7,6 +7,7 @@ Knows nothing of HTTP, Ray, stores or settings.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from threading import Lock
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from serve_app.audio import median_pitch_hz, shift_pitch, time_stretch
 from serve_app.domain import Pcm, Unit, Voice
 from serve_app.engine.english import EnglishReader, quoted
-from serve_app.engine.protocol import BatchLimits, EngineInput
+from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
 from serve_app.errors import InvalidText, ModelLoadFailed, UnusableVoice
 
 __all__ = ["BUILTIN_VOICES", "PreviewEngine"]
@@ -83,6 +84,10 @@ class PreviewEngine:
         """
         return math.ceil((len(item.unit.text) / CHARACTERS_PER_S + SILENCE_S) / item.unit.speed * FRAMES_PER_S)
 
+    def computed_frames(self, frames: Sequence[int]) -> int:
+        """There is no padding."""
+        return sum(frames)
+
     def warm_up(self) -> None:
         """Speak a sentence. Raises ModelLoadFailed with the cause."""
         try:
@@ -93,16 +98,16 @@ class PreviewEngine:
                 "install the locked requirements again"
             ) from error
 
-    def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
+    def synthesize(self, items: Sequence[EngineInput]) -> list[Future[Pcm]]:
         """Speak `items`; (samples,) float32 each, of the natural length divided by the unit's speed.
 
-        Raises InvalidText for a text with nothing to speak or with something that cannot be read as English,
-        UnusableVoice for a built-in voice of another engine and for a reference audio without pitch.
+        InvalidText for a text with nothing to speak or with something that cannot be read as English, UnusableVoice for
+        a built-in voice of another engine and for a reference audio without pitch.
         """
-        return [
-            self._speak(item.unit.text, item.unit.speed, item.unit.seed, self._pitch_ratio(item.unit, item.voice))
-            for item in items
-        ]
+        return one_by_one(self._spoken, items)
+
+    def _spoken(self, item: EngineInput) -> Pcm:
+        return self._speak(item.unit.text, item.unit.speed, item.unit.seed, self._pitch_ratio(item.unit, item.voice))
 
     def _speak(self, text: str, speed: float, seed: int, pitch_ratio: float) -> Pcm:
         sentences = [self._tts.ids(phonemes) for phonemes in self._phonemes(text)]

@@ -2,21 +2,26 @@
 
     reference mel + text + noise -> ODE over t in [0, 1] -> mel of the spoken text
 
-Takes the place of upstream's `CFM.sample` (f5_tts/model/cfm.py). It computes the same thing, and differs in
-what a service needs: each item has its own seed, padding cannot be heard, no device synchronisation at each
-step, and the transformer's text cache never outlives a call. Knows nothing of text, voices or waveforms.
+Takes the place of upstream's `CFM.sample` (f5_tts/model/cfm.py). It computes the same thing, and differs in what a
+service needs: each item has its own seed, padding cannot be heard, the device is never waited for between steps, and
+nothing is kept from one call to the next but the modulations of a schedule. Knows nothing of text, voices or waveforms.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from threading import Lock
 
 import torch
-from torch import Tensor, nn
+from cachetools import LRUCache
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["SampleInput", "Transformer", "sample", "time_schedule"]
+from serve_app.domain import Sampling
+from serve_app.engine.attention import Layout
+from serve_app.engine.transformer import Transformer
+
+__all__ = ["Batch", "Integrate", "SampleInput", "Sampler", "Schedule", "integrate", "on_device", "time_schedule"]
 
 EPSS_GRID = 32
 EPSS_STEPS = {
@@ -32,42 +37,17 @@ EPSS_STEPS = {
 NO_GUIDANCE = 1e-5
 """CFG strength under which upstream leaves the unconditional pass out."""
 
-
-class Transformer(Protocol):
-    """What is used of upstream's DiT (f5_tts/model/backbones/dit.py), with its attention mask enabled.
-
-    `text_cond` and `text_uncond` are where it keeps embedded text between steps, for one thread; upstream
-    clears them only when all went well, and after an error the next call would speak the old text.
-    """
-
-    proj_out: nn.Linear
-    text_embed: nn.Module
-    text_cond: Tensor | None
-    text_uncond: Tensor | None
-
-    def clear_cache(self) -> None: ...
-
-    def __call__(
-        self,
-        *,
-        x: Tensor,  # (batch, frames, n_mels)
-        cond: Tensor,  # (batch, frames, n_mels)
-        text: Tensor | None,  # read only where nothing is kept
-        time: Tensor,  # (batch,), float32
-        mask: Tensor | None,  # (batch, frames)
-        cfg_infer: bool,  # with and without text and reference, stacked: (2 * batch, frames, n_mels)
-        cache: bool,
-    ) -> Tensor: ...
+KEPT_SCHEDULES = 8
+"""Of 64 steps, v1_base in half precision, one is 18 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleInput:
     """One utterance to sample.
 
-    `reference`: mel of the reference audio, (reference_frames, n_mels), float32. `token_ids`: reference text
-    and text to speak, (tokens,), int64. `frames`: reference and speech together, more than either has.
-    `noise`: where the ODE starts, (frames, n_mels); None draws it from `seed`, on the CPU, so that a seed
-    means the same on every device.
+    `reference`: mel of the reference audio, (reference_frames, n_mels). `token_ids`: reference text and text to speak,
+    (tokens,), int64. `frames`: reference and speech together, more than either has. `noise`: where the ODE starts,
+    (frames, n_mels), float32; None draws it from `seed`, on the CPU, so that a seed means the same on every device.
     """
 
     reference: Tensor
@@ -84,93 +64,105 @@ class SampleInput:
             )
 
 
-def time_schedule(steps: int, sway: float | None) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is integrated. `mel`: noise, (batch, frames, n_mels), float32; `context`: see `Transformer.context`,
+    (2 * batch, frames, dim); `frames`: of each item, at most the second size of both."""
+
+    mel: Tensor
+    context: Tensor
+    frames: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps of the ODE: their lengths, (steps,), float32, and modulations, (steps, 6 * depth + 2, dim)."""
+
+    lengths: Tensor
+    modulations: Tensor
+
+
+Integrate = Callable[[Transformer, Batch, Schedule, float], Tensor]
+"""From a batch, a schedule and a CFG strength to mels, (batch, frames, n_mels), float32."""
+
+
+def time_schedule(steps: int, sway: float) -> Tensor:
     """The times that the ODE is evaluated at: (steps + 1,), float32, rising from 0 to 1.
 
     Pruned where EPSS has a schedule for `steps`, else evenly spaced; then bent by sway sampling (F5-TTS,
-    arXiv 2410.06885): t + sway * (cos(pi t / 2) - 1 + t), which for -1 takes small steps first. None: not
-    bent.
+    arXiv 2410.06885): t + sway * (cos(pi t / 2) - 1 + t), which for -1 takes small steps first, and for 0 is t.
     """
     grid = EPSS_STEPS.get(steps)
     times = torch.linspace(0, 1, steps + 1) if grid is None else torch.tensor(grid) / EPSS_GRID
-    if sway is None:
-        return times
-    return times + sway * (torch.cos(torch.pi / 2 * times) - 1 + times)
+    return times + sway * (torch.cos(torch.pi / 2 * times) - 1 + times) if sway else times
 
 
-def sample(
-    dit: Transformer, items: Sequence[SampleInput], *, steps: int, cfg_strength: float, sway: float | None
-) -> list[Tensor]:
-    """Sample all `items` in one batch; for each the mel of the speech, without the reference.
+def integrate(transformer: Transformer, batch: Batch, schedule: Schedule, cfg_strength: float) -> Tensor:
+    """Euler's method, one call of the transformer a step, with classifier-free guidance in the same call."""
+    guided, size = cfg_strength >= NO_GUIDANCE, len(batch.mel)
+    rows = 2 if guided else 1
+    layout = Layout.of([*batch.frames] * rows, batch.mel.shape[1], batch.mel.device)
+    mel, context = batch.mel, batch.context[: rows * size]
+    for length, modulations in zip(schedule.lengths, schedule.modulations, strict=True):
+        velocity = transformer.velocity(mel, context, layout, modulations).float()
+        if guided:
+            conditional, unconditional = velocity.chunk(2)
+            velocity = conditional + (conditional - unconditional) * cfg_strength
+        mel = mel + length * velocity
+    return mel
 
-    Returns float32 tensors of shape (frames - reference_frames, n_mels) on the device of `dit`. Shorter items
-    are padded and masked, and their text is embedded at their own length, because upstream's text encoder
-    normalises over the padded one.
+
+class Sampler:
+    """Samples batches with one transformer. `integrate` may be replaced by one that computes the same faster.
+
+    Any number of threads may sample with `integrate` as it is.
     """
-    times = time_schedule(steps, sway).tolist()
-    with torch.inference_mode():
-        try:
-            _embed_text(dit, items)
-            condition, mask = _stack(items, dit.proj_out.weight)
-            mel = pad_sequence([_noise(item) for item in items], batch_first=True).to(condition.device)
-            for start, end in itertools.pairwise(times):
-                mel = mel + (end - start) * _flow(dit, mel, condition, mask, start, cfg_strength)
-        finally:
-            dit.clear_cache()
-    return [mel[index, len(item.reference) : item.frames] for index, item in enumerate(items)]
+
+    def __init__(self, transformer: Transformer, integrate: Integrate = integrate) -> None:
+        self._transformer = transformer
+        self._integrate = integrate
+        self._schedules: LRUCache[tuple[int, float], Schedule] = LRUCache(KEPT_SCHEDULES)
+        self._lock = Lock()
+
+    def sample(self, items: Sequence[SampleInput], sampling: Sampling) -> list[Tensor]:
+        """Sample all `items` in one batch; for each the mel of the speech, without the reference.
+
+        Returns float32 tensors of shape (frames - reference_frames, n_mels) on the transformer's device. Shorter items
+        are padded, which none of them can hear.
+        """
+        device = self._transformer.device
+        with torch.inference_mode():
+            frames = [item.frames for item in items]
+            references = [item.reference.to(device, self._transformer.dtype) for item in items]
+            texts = [on_device(item.token_ids, device) for item in items]
+            noise = on_device(pad_sequence([self._noise(item) for item in items], batch_first=True), device)
+            batch = Batch(noise, self._transformer.context(references, texts, frames), frames)
+            mel = self._integrate(self._transformer, batch, self.schedule(sampling), sampling.cfg_strength)
+        return [mel[index, len(item.reference) : item.frames] for index, item in enumerate(items)]
+
+    def schedule(self, sampling: Sampling) -> Schedule:
+        """Of the steps that `sampling` asks for; the latest few are kept."""
+        key = (sampling.nfe_steps, sampling.sway)
+        with self._lock:
+            found = self._schedules.get(key)
+            if found is None:
+                found = self._schedules[key] = self._make_schedule(time_schedule(*key))
+        return found
+
+    def _make_schedule(self, times: Tensor) -> Schedule:
+        lengths = torch.tensor([end - start for start, end in itertools.pairwise(times.tolist())])
+        with torch.inference_mode():
+            modulations = self._transformer.modulations(times[:-1])
+        return Schedule(on_device(lengths, self._transformer.device), modulations)
+
+    def _noise(self, item: SampleInput) -> Tensor:
+        """Standard normal noise, (frames, n_mels)."""
+        if item.noise is not None:
+            return item.noise
+        generator = torch.Generator(device="cpu").manual_seed(item.seed)
+        return torch.randn(item.frames, self._transformer.n_mels, generator=generator)
 
 
-def _embed_text(dit: Transformer, items: Sequence[SampleInput]) -> None:
-    """Put the embedded texts, and the embedded absence of text, where `dit` looks for them at each step."""
-
-    def embedded(drop_text: bool) -> Tensor:
-        device = dit.proj_out.weight.device
-        rows = [
-            dit.text_embed(item.token_ids[None].to(device), seq_len=item.frames, drop_text=drop_text)[0]
-            for item in items
-        ]
-        return pad_sequence(rows, batch_first=True)
-
-    dit.text_cond, dit.text_uncond = embedded(drop_text=False), embedded(drop_text=True)
-
-
-def _stack(items: Sequence[SampleInput], like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The references, zero where speech is to be made, (batch, frames, n_mels), and which frames are not
-    padding, (batch, frames). None for the latter where none is: a mask says nothing then, and keeps attention
-    from its fast kernels. On the device, and the references in the dtype, of `like`."""
-    frames = torch.tensor([item.frames for item in items])
-    longest = int(frames.max())
-    condition = torch.zeros(len(items), longest, items[0].reference.shape[1])
-    for row, item in zip(condition, items, strict=True):
-        row[: len(item.reference)] = item.reference
-    padded = bool((frames < longest).any())
-    mask = (torch.arange(longest) < frames[:, None]).to(like.device) if padded else None
-    return condition.to(like), mask
-
-
-def _noise(item: SampleInput) -> Tensor:
-    """Standard normal noise, (frames, n_mels)."""
-    if item.noise is not None:
-        return item.noise
-    generator = torch.Generator(device="cpu").manual_seed(item.seed)
-    return torch.randn(item.frames, item.reference.shape[1], generator=generator)
-
-
-def _flow(
-    dit: Transformer, mel: Tensor, condition: Tensor, mask: Tensor | None, time: float, cfg_strength: float
-) -> Tensor:
-    """The velocity of `mel` at `time`, with classifier-free guidance: float32, of the shape of `mel`."""
-    guided = cfg_strength >= NO_GUIDANCE
-    velocity = dit(
-        x=mel.to(condition.dtype),
-        cond=condition,
-        text=None,  # kept by _embed_text
-        time=torch.full((len(mel),), time, device=mel.device),
-        mask=mask,
-        cfg_infer=guided,
-        cache=True,
-    ).float()
-    if not guided:
-        return velocity
-    conditional, unconditional = velocity.chunk(2)
-    return conditional + (conditional - unconditional) * cfg_strength
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, which is on the CPU, on `device`; from pinned memory, so that the copy does not wait for the device."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

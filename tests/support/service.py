@@ -10,11 +10,12 @@ from serve_app.api import Services, create_app
 from serve_app.api.acceptance import Acceptance
 from serve_app.api.services import PartStatus
 from serve_app.catalog import Catalog, Model
-from serve_app.domain import VoiceRef, VoiceStats
+from serve_app.domain import Sampling, VoiceRef, VoiceStats
 from serve_app.engine.fake import FakeEngine
 from serve_app.job_client import JobClient
 from serve_app.job_runner import JobRunner
 from serve_app.jobs import JobRef
+from serve_app.parameters import Defaults
 from serve_app.planning import PREVIEW_LIMITS
 from serve_app.settings import LimitSettings
 from serve_app.speech import Speaker, SpeakingModel
@@ -105,7 +106,8 @@ class LocalService:
 
 
 def _model(name: str, voice: str, *, draft: bool) -> Model:
-    return Model(name, "fake", draft, (voice,), voice, "Apache-2.0", ("en",))
+    defaults = Defaults() if draft else Defaults(Sampling(nfe_steps=16), speed=1.0, cross_fade_s=0.15)
+    return Model(name, "fake", draft, (voice,), voice, "Apache-2.0", ("en",), defaults)
 
 
 def _limits(stats: VoiceStats | None, speed: float):

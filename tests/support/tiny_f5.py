@@ -15,7 +15,7 @@ from torch import nn
 
 from serve_app.engine.load import F5Weights, import_f5_tts
 
-__all__ = ["ARCHITECTURE", "tiny_settings", "write_tiny_f5"]
+__all__ = ["ARCHITECTURE", "SMALL", "random_dit", "tiny_settings", "write_tiny_f5"]
 
 VOCAB_SIZE = 2545
 """Entries of the vocabulary in the f5-tts wheel, which the tiny model uses."""
@@ -31,6 +31,16 @@ ARCHITECTURE: dict[str, Any] = {
     "text_mask_padding": True,
     "conv_layers": 2,
 }
+
+SMALL: dict[str, Any] = ARCHITECTURE | {
+    "dim": 384,
+    "depth": 8,
+    "heads": 6,
+    "dim_head": 64,
+    "text_dim": 256,
+    "conv_layers": 4,
+}
+"""19.6 M parameters: large enough to be measured, small enough for a CPU."""
 
 VOCODER: dict[str, Any] = {  # charactr/vocos-mel-24khz with smaller numbers
     "feature_extractor": {
@@ -67,7 +77,7 @@ def write_tiny_f5(directory: Path, seed: int = 0, *, depth: int = 2, letters: st
     (vocoder_dir / "config.yaml").write_text(yaml.safe_dump(VOCODER))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        dit = _random_dit(depth, len(letters) + 1 if letters else VOCAB_SIZE)
+        dit = random_dit(ARCHITECTURE | {"depth": depth}, len(letters) + 1 if letters else VOCAB_SIZE)
         vocoder = _random_vocoder(vocoder_dir / "config.yaml")
     named = {f"ema_model.transformer.{name}": value for name, value in dit.state_dict().items()}
     save_file(named, weights.checkpoint)
@@ -98,17 +108,21 @@ def _write_vocab(path: Path, letters: str) -> Path:
     return path
 
 
-def _random_dit(depth: int, vocab_size: int) -> Any:
+def random_dit(architecture: dict[str, Any], vocab_size: int = VOCAB_SIZE, std: float = 0.2) -> Any:
+    """Upstream's DiT with random parameters, none of them zero; it depends on its text, reference and noise.
+
+    `std`: of what upstream starts at zero. In a deep model less will do, and more makes it numerically wild.
+    """
     import_f5_tts()
     from f5_tts.model.backbones.dit import DiT
 
-    dit = DiT(**ARCHITECTURE | {"depth": depth}, text_num_embeds=vocab_size, mel_dim=N_MELS)
+    dit = DiT(**architecture, text_num_embeds=vocab_size, mel_dim=N_MELS)
     # Upstream starts AdaLN, GRN and the output at zero: untrained, it returns its noise and ignores the text.
     for parameter in dit.parameters():
         if not parameter.any():
-            nn.init.normal_(parameter, std=0.2)
-    dit.input_embed.proj.weight.data[:, -ARCHITECTURE["text_dim"] :] *= 10  # else the text is hardly heard
-    return dit
+            nn.init.normal_(parameter, std=std)
+    dit.input_embed.proj.weight.data[:, -architecture["text_dim"] :] *= 10  # else the text is hardly heard
+    return dit.eval().requires_grad_(False)
 
 
 def _random_vocoder(config: Path) -> Any:

@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,54 +10,11 @@ from hypothesis import strategies as st
 
 from serve_app import logs
 from serve_app.batcher import Batcher, BatcherStats, choose_batch
-from serve_app.domain import BUILTIN, Pcm, Unit, VoiceRef
+from serve_app.domain import Pcm
 from serve_app.engine.fake import FakeEngine
-from serve_app.engine.protocol import BatchLimits, EngineInput
-from serve_app.errors import EngineError, InvalidText, Unavailable
-
-
-def item(text: str, *, seed: int = 0) -> EngineInput:
-    """A unit that occupies five frames a character of `text` in the fake engine."""
-    return EngineInput(Unit(0, text, VoiceRef("heart", BUILTIN), 1.0, seed, 5 * len(text), "r1"), None)
-
-
-def alone(text: str, *, seed: int = 0) -> Pcm:
-    """What the fake engine says for this text when nothing else is in the batch."""
-    return FakeEngine().synthesize([item(text, seed=seed)])[0]
-
-
-class Held:
-    """A fake engine that is busy with the unit "first" until `release`; what is submitted meanwhile waits."""
-
-    def __init__(self, engine: Callable[..., FakeEngine] = FakeEngine, **options: Any) -> None:
-        self.gate = threading.Event()
-        self.engine = engine(gate=self.gate, **options)
-        self.batcher = Batcher(self.engine)
-        self.tasks: list[asyncio.Task[Pcm]] = []
-
-    async def __aenter__(self) -> "Held":
-        await self.submit("first")
-        await self.running()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.gate.set()
-        await self.batcher.close()
-
-    async def submit(self, *texts: str) -> None:
-        """Submit units in this order; on return they wait in the batcher (or, when it is idle, are about to run)."""
-        for text in texts:
-            self.tasks.append(asyncio.create_task(self.batcher.submit(item(text))))
-        await asyncio.sleep(0)
-
-    async def running(self) -> None:
-        """Until the engine begins a call."""
-        assert await asyncio.to_thread(self.engine.started.acquire, timeout=10)
-
-    async def release(self) -> list[Pcm | BaseException]:
-        """Let the engine run; the outcomes of all units, in the order of submission."""
-        self.gate.set()
-        return await asyncio.gather(*self.tasks, return_exceptions=True)
+from serve_app.engine.protocol import BatchLimits
+from serve_app.errors import Unavailable
+from tests.support.batching import Held, alone, item
 
 
 async def test_a_first_unit_runs_at_once_and_alone() -> None:
@@ -200,115 +155,6 @@ async def test_a_caller_that_leaves_during_its_batch_harms_nobody() -> None:
         assert (stats.units_done, stats.units_abandoned, stats.running) == (2, 1, 0)
 
 
-async def test_a_bad_unit_fails_alone() -> None:
-    """After a failed batch its units run one by one, and only the bad one's caller sees an error."""
-    async with Held(fail_on={"bad!"}) as held:
-        await held.submit("good", "bad!", "fine")
-        outcomes = await held.release()
-        assert held.engine.calls[1:] == [("good", "bad!", "fine"), ("good",), ("bad!",), ("fine",)]
-        np.testing.assert_array_equal(outcomes[1], alone("good"))
-        np.testing.assert_array_equal(outcomes[3], alone("fine"))
-        assert isinstance(outcomes[2], EngineError)
-        assert outcomes[2].message == (
-            "the engine failed on unit 0 of the text: RuntimeError: the fake engine was told to fail on 'bad!'"
-        )
-        assert held.batcher.stats().units_failed == 1
-
-
-async def test_a_unit_whose_caller_left_is_not_tried_again() -> None:
-    """When a batch failed, those who left meanwhile are not run one by one."""
-    gate = threading.Event()
-
-    class Engine(FakeEngine):
-        def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
-            self.calls.append(tuple(each.unit.text for each in items))
-            self.started.release()
-            if len(items) > 1:
-                assert gate.wait(10)
-                raise RuntimeError("too many")
-            return [np.zeros(256, np.float32)]
-
-    engine = Engine()
-    batcher = Batcher(engine)
-    tasks = [asyncio.create_task(batcher.submit(item(text))) for text in ("aaaa", "bbbb")]
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
-    tasks[1].cancel()
-    await asyncio.sleep(0)
-    gate.set()
-    await tasks[0]
-    await batcher.close()
-    assert engine.calls == [("aaaa", "bbbb"), ("aaaa",)]
-    assert batcher.stats().units_abandoned == 1
-
-
-async def test_errors_of_the_service_pass_unchanged() -> None:
-    """InvalidText from the engine reaches the caller as it is."""
-    batcher = Batcher(FakeEngine())
-    with pytest.raises(InvalidText, match="text is ' '"):
-        await batcher.submit(item(" "))
-    await batcher.close()
-
-
-async def test_other_errors_become_engine_errors_and_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The cause's class and text go to the caller, its traceback to the log."""
-    batcher = Batcher(FakeEngine(fail_on={"bad"}))
-    with pytest.raises(EngineError, match=r"RuntimeError: the fake engine was told") as error:
-        await batcher.submit(item("bad"))
-    await batcher.close()
-    assert isinstance(error.value.__cause__, RuntimeError)
-    (record,) = [record for record in caplog.records if record.getMessage() == "engine_failed"]
-    assert record.exc_info is not None
-    assert record.exc_info[1] is error.value.__cause__
-
-
-class Miscounting(FakeEngine):
-    """Loses the last waveform of each call."""
-
-    def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
-        return super().synthesize(items)[:-1]
-
-
-async def test_a_wrong_number_of_waveforms_is_an_engine_error() -> None:
-    """No caller ever gets another's audio: a miscount fails every unit of the call."""
-    async with Held(Miscounting) as held:
-        await held.submit("aaaa", "bbbb")
-        outcomes = await held.release()
-        for outcome in outcomes:
-            assert isinstance(outcome, EngineError)
-            assert outcome.message.startswith("Miscounting returned 0 waveforms for 1 units")
-
-
-class Exhausted(FakeEngine):
-    """Raises the one exception that asyncio cannot put into a future."""
-
-    def synthesize(self, items: Sequence[EngineInput]) -> list[Pcm]:
-        raise StopIteration
-
-
-class Unmeasurable(FakeEngine):
-    def frames(self, item: EngineInput) -> int:
-        raise KeyError(item.unit.text)
-
-
-class Unlimited(FakeEngine):
-    @property
-    def batch_limits(self) -> BatchLimits:
-        raise ZeroDivisionError("no limits")
-
-
-@pytest.mark.parametrize(
-    ("engine", "message"),
-    [(Exhausted(), "StopIteration"), (Unmeasurable(), "KeyError: 'hi'"), (Unlimited(), "ZeroDivisionError: no limits")],
-)
-async def test_no_caller_is_left_waiting(engine: FakeEngine, message: str) -> None:
-    """Whatever an engine raises, wherever it raises it, its caller gets an EngineError, and so does the next."""
-    batcher = Batcher(engine)
-    for _ in range(2):
-        with pytest.raises(EngineError, match=message):
-            await batcher.submit(item("hi"))
-    await batcher.close()
-
-
 async def test_close_lets_the_batch_end_and_fails_what_waits() -> None:
     """The running unit is answered, waiting ones get Unavailable, and nothing more is taken."""
     async with Held() as held:
@@ -365,7 +211,15 @@ async def test_stats_count_what_was_done() -> None:
     await asyncio.gather(batcher.submit(item("two")), batcher.submit(item("six")))
     await batcher.close()
     assert batcher.stats() == BatcherStats(
-        waiting=0, running=0, units_done=3, units_failed=0, units_abandoned=0, calls={1: 1, 2: 1}, busy_s=6.0
+        waiting=0,
+        running=0,
+        units_done=3,
+        units_failed=0,
+        units_abandoned=0,
+        calls={1: 1, 2: 1},
+        busy_s=6.0,
+        frames=45,
+        computed_frames=45,
     )
 
 

@@ -1,27 +1,31 @@
 """The F5 engine: what it says is upstream's speech, at the level, length and speed that were asked, or an error."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from serve_app.domain import BUILTIN, Pcm, Unit, Voice, VoiceRef, VoiceStats
-from serve_app.engine.attention import AttentionChoice
+from serve_app.domain import BUILTIN, Pcm, Sampling, Unit, Voice, VoiceRef, VoiceStats
 from serve_app.engine.f5 import BUILTIN_VOICES, F5Engine, total_frames
-from serve_app.engine.load import F5Weights
-from serve_app.engine.protocol import BatchLimits, EngineInput
-from serve_app.errors import EngineError, InvalidText, ModelLoadFailed, UnusableVoice
+from serve_app.engine.hardware import AttentionChoice
+from serve_app.engine.load import F5Weights, load_dit, load_vocab
+from serve_app.engine.protocol import BatchLimits, EngineInput, speak
+from serve_app.engine.references import Reference
+from serve_app.errors import EngineError, InvalidText, ModelLoadFailed, OutOfMemory, UnusableVoice
 from tests.support.tiny_f5 import write_tiny_f5
 
 BUILTIN_TEXT = "Some call me nature, others call me mother nature."
 TEXT = "I have been a silent spectator."
+SEVEN = Sampling(nfe_steps=7)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> F5Weights:
 
 @pytest.fixture(scope="module")
 def engine(weights: F5Weights) -> F5Engine:
-    return F5Engine(weights, device="cpu", nfe_steps=7, threads=1)  # a tiny model is slower on more
+    return F5Engine(weights, device="cpu", sampling=SEVEN, threads=1)  # a tiny model is slower on more
 
 
 def voice(seconds: float = 2.0, level: float = 0.2, text: str = "One two three.", version: str = "") -> Voice:
@@ -41,14 +45,20 @@ def voice(seconds: float = 2.0, level: float = 0.2, text: str = "One two three."
     return Voice(VoiceRef("ada", version or f"{seconds} {level} {text}"), audio, text)
 
 
-def item(text: str = TEXT, voice: Voice | None = None, seed: int = 1, speed: float = 1.0) -> EngineInput:
+def item(
+    text: str = TEXT,
+    voice: Voice | None = None,
+    seed: int = 1,
+    speed: float = 1.0,
+    sampling: Sampling | None = None,
+) -> EngineInput:
     """A unit for `voice`, or for the built-in one."""
     ref = VoiceRef("basic_ref_en", BUILTIN) if voice is None else voice.ref
-    return EngineInput(Unit(0, text, ref, speed, seed, frames=0, request_id="r"), voice)
+    return EngineInput(Unit(0, text, ref, speed, seed, frames=0, request_id="r", sampling=sampling), voice)
 
 
-def speak(engine: F5Engine, *items: EngineInput) -> list[bytes]:
-    return [pcm.tobytes() for pcm in engine.synthesize(items)]
+def bytes_of(engine: F5Engine, *items: EngineInput) -> list[bytes]:
+    return [pcm.tobytes() for pcm in speak(engine, *items)]
 
 
 def upstream_speech(weights: F5Weights, spoken: Voice, text: str, seed: int) -> tuple[Pcm, int]:
@@ -57,8 +67,9 @@ def upstream_speech(weights: F5Weights, spoken: Voice, text: str, seed: int) -> 
     from f5_tts.model.utils import convert_char_to_pinyin
     from vocos import Vocos
 
-    loaded: Any = F5Engine(weights, device="cpu")._model
-    cfm = CFM(transformer=loaded.dit, vocab_char_map=loaded.vocab)
+    vocab = load_vocab(weights)
+    dit = load_dit(weights, vocab, torch.device("cpu"), torch.float32)
+    cfm = CFM(transformer=dit, vocab_char_map=vocab)
     vocoder = Vocos.from_hparams(str(weights.vocoder / "config.yaml"))
     vocoder.load_state_dict(load_file(weights.vocoder / "model.safetensors"))
     audio = torch.from_numpy(spoken.audio)[None]
@@ -77,7 +88,7 @@ def test_speaks_as_upstream_does(weights: F5Weights, engine: F5Engine, level: fl
     """Reference level, mel, tokens, duration, sampling, vocoder and output level together are upstream's."""
     spoken = voice(level=level)
     expected, frames = upstream_speech(weights, spoken, TEXT, seed=1)
-    (found,) = engine.synthesize([item(voice=spoken)])
+    (found,) = speak(engine, item(voice=spoken))
     assert engine.frames(item(voice=spoken)) == frames
     assert (found.dtype, found.shape) == (np.dtype(np.float32), expected.shape)
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
@@ -87,7 +98,7 @@ def test_speaks_as_upstream_does(weights: F5Weights, engine: F5Engine, level: fl
 def test_length_follows_frames(engine: F5Engine) -> None:
     """The wave has 256 samples for each frame after the reference, less one for the centred vocoder."""
     spoken = voice(seconds=2.0)
-    (pcm,) = engine.synthesize([item(voice=spoken)])
+    (pcm,) = speak(engine, item(voice=spoken))
     reference_frames = 48_000 // 256 + 1
     assert engine.frames(item(voice=spoken)) == reference_frames + int(reference_frames / 15 * 31)
     assert len(pcm) == (engine.frames(item(voice=spoken)) - reference_frames - 1) * 256
@@ -96,11 +107,11 @@ def test_length_follows_frames(engine: F5Engine) -> None:
 def test_same_bytes_whatever_is_beside(weights: F5Weights, engine: F5Engine) -> None:
     """On a CPU a unit's bytes depend on text, voice and seed only: not on neighbours, order, cache or engine."""
     items = [item(seed=1), item("Short.", seed=2), item(voice=voice(), seed=1), item("物种演化。", seed=3)]
-    together = speak(engine, *items)
-    assert speak(engine, *reversed(items)) == together[::-1]
-    assert speak(F5Engine(weights, device="cpu", nfe_steps=7), items[2]) == [together[2]]
-    assert speak(engine, item(seed=4)) != [together[0]]
-    assert speak(engine, item("I have been a violent spectator.", seed=1)) != [together[0]]
+    together = bytes_of(engine, *items)
+    assert bytes_of(engine, *reversed(items)) == together[::-1]
+    assert bytes_of(F5Engine(weights, device="cpu", sampling=SEVEN), items[2]) == [together[2]]
+    assert bytes_of(engine, item(seed=4)) != [together[0]]
+    assert bytes_of(engine, item("I have been a violent spectator.", seed=1)) != [together[0]]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +148,30 @@ def test_reference_text_is_a_sentence(engine: F5Engine, reference_text: str, tex
     assert found == [engine._model.vocab.get(token, 0) for token in expected]
 
 
+ENDS = st.sampled_from([". ", "! ", "? ", "。", "！", "？", "…"])
+PARTS = st.lists(
+    st.sampled_from(["word", "Hello", "物种演化", "你好", ",", " ", "'tis", "“so”", "12", "—", "é", "ß", "。", "a"]),
+    max_size=8,
+).map("".join)
+
+
+@given(reference=PARTS, end=ENDS, text=PARTS)
+def test_a_reference_is_tokenised_once(engine: F5Engine, reference: str, end: str, text: str) -> None:
+    """Token ids of the reference text, kept, and of what follows it are those of both as one text."""
+    reference, text, tokenize, vocab = (
+        reference + end,
+        text.strip() or "so",
+        engine._model.tokenize,
+        engine._model.vocab,
+    )
+
+    def ids(joined: str) -> list[int]:
+        return [vocab.get(token, 0) for token in tokenize([joined])[0]]
+
+    kept = Reference(reference, ids(reference), frames=1, gain=1.0, size_bytes=1, _make_mel=None)
+    assert kept.followed_by(text, tokenize, vocab) == ids(reference + text)
+
+
 def test_builtin_voice_is_what_its_stats_say(engine: F5Engine) -> None:
     """The stats that planning uses of a built-in voice are those of its file, which is mono at 24 kHz."""
     import soundfile
@@ -158,19 +193,40 @@ def test_builtin_voice_is_what_its_stats_say(engine: F5Engine) -> None:
         (voice(seconds=0.4), r"is 0.40 s: upload 0.5 to 12 s"),
         (voice(level=0.0), "RMS of 0, which is silence"),
         (voice(level=float("nan")), "RMS of nan, which is silence"),
+        (voice(level=0.9), r"[23]\d% of the reference audio of voice 'ada' is at full scale.*lower level"),
     ],
 )
 def test_unusable_voices_are_refused(engine: F5Engine, spoken: Voice, reason: str) -> None:
     """A voice that the model cannot clone is refused, with what to upload instead."""
     with pytest.raises(UnusableVoice, match=reason):
-        engine.synthesize([item(voice=spoken)])
+        engine.frames(item(voice=spoken))
+
+
+def test_a_bad_item_fails_alone(engine: F5Engine) -> None:
+    """Each kind of bad unit has its own error, and the good ones of the call are what they are alone."""
+    bad = [
+        item(voice=voice(level=0.0)),
+        item(voice=voice(level=0.9)),
+        item(voice=voice(seconds=12.01)),
+        item(voice=voice(seconds=0.4)),
+        item(voice=voice(text="")),
+        item(""),
+        item("?!"),
+        item("Say नमस्ते now."),
+        item("word " * 900),
+    ]
+    good = [item(seed=1), item("Short.", seed=2)]
+    answers = engine.synthesize([good[0], *bad, good[1]])
+    errors = [future.exception() for future in answers[1:-1]]
+    assert [type(error) for error in errors] == [UnusableVoice] * 5 + [InvalidText] * 4
+    assert [answers[index].result().tobytes() for index in (0, -1)] == bytes_of(engine, *good)
 
 
 def test_unknown_builtin_voice_is_refused(engine: F5Engine) -> None:
     """A unit that comes without audio must name a voice of this engine."""
     unit = Unit(0, TEXT, VoiceRef("heart", BUILTIN), 1.0, 1, frames=0, request_id="r")
     with pytest.raises(UnusableVoice, match=r"'heart' .* not built into this model: upload it, or use basic_ref_en"):
-        engine.synthesize([EngineInput(unit, None)])
+        speak(engine, EngineInput(unit, None))
 
 
 @pytest.mark.parametrize(
@@ -194,33 +250,107 @@ def test_symbols_may_be_silent(engine: F5Engine) -> None:
     assert engine.frames(item(TEXT + " \N{GRINNING FACE}")) > engine.frames(item(TEXT))
 
 
-def test_nan_is_an_error(engine: F5Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Speech that is not a number is never given out."""
-    weight = engine._model.dit.proj_out.weight
-    monkeypatch.setattr(weight, "data", torch.full_like(weight, float("nan")))
+def test_nan_is_an_error(tmp_path: Path) -> None:
+    """Speech that is not a number is never given out, and a model that speaks so does not start."""
+    weights = write_tiny_f5(tmp_path)
+    tensors = load_file(weights.checkpoint)
+    tensors["ema_model.transformer.proj_out.bias"][7] = float("nan")
+    save_file(tensors, weights.checkpoint)
+    engine = F5Engine(weights, device="cpu", sampling=SEVEN)
     with pytest.raises(EngineError, match=r"NaN or infinity in torch.float32"):
-        engine.synthesize([item()])
+        speak(engine, item())
     with pytest.raises(ModelLoadFailed, match=r"warm-up failed on cpu in torch.float32 with sdpa .*NaN"):
         engine.warm_up()
 
 
-def test_failure_in_torch_is_an_engine_error(engine: F5Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch raises, as when memory is out, becomes an EngineError that says how large the units were."""
+def test_nan_of_one_unit_is_that_units_error(engine: F5Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of its batch is delivered."""
+    decode, good = engine._execution._decode, item("Short.", seed=2)
+    expected, calls = bytes_of(engine, good), iter([True, False])
+    monkeypatch.setattr(engine._execution, "_decode", lambda mel: decode(mel) * (float("nan") if next(calls) else 1.0))
+    bad, fine = engine.synthesize([item(seed=1), good])
+    assert isinstance(bad.exception(), EngineError)
+    assert [fine.result().tobytes()] == expected
 
-    def out_of_memory(_: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(engine._model.dit.text_embed, "forward", lambda *a, **k: out_of_memory(*a[:1]))
-    with pytest.raises(EngineError, match=r"units of \[\d+\] mel frames failed on cpu: out of memory"):
-        engine.synthesize([item()])
+@pytest.mark.parametrize(
+    ("raised", "expected", "message"),
+    [
+        (torch.OutOfMemoryError("out of memory"), OutOfMemory, r"units of \[\d+\] mel frames do not fit .*cpu"),
+        (RuntimeError("no kernel"), EngineError, r"units of \[\d+\] mel frames failed on cpu: no kernel"),
+    ],
+)
+def test_failures_in_torch_say_how_large_the_unit_was(
+    engine: F5Engine, monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[Exception], message: str
+) -> None:
+    """What torch raises becomes an error of ours: short memory can be tried again, others cannot."""
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(engine._model.transformer, "velocity", fail)
+    with pytest.raises(expected, match=message):
+        speak(engine, item())
+
+
+def test_the_parameters_of_a_unit_are_heard(engine: F5Engine) -> None:
+    """Each changes the speech; those that a unit does not bring are the engine's; two kinds share no call."""
+    own = bytes_of(engine, item())
+    assert bytes_of(engine, item(sampling=SEVEN)) == own
+    for other in (Sampling(8), Sampling(7, cfg_strength=1.0), Sampling(7, sway=0.0)):
+        assert bytes_of(engine, item(sampling=other)) != own
+    with pytest.raises(ValueError, match="too many values"):
+        engine.synthesize([item(sampling=SEVEN), item()])
+
+
+def test_a_voice_costs_nothing_after_its_first_use(weights: F5Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mel and token ids are made once per version, and the least recently used go when the bytes are out."""
+    small = F5Engine(weights, device="cpu", sampling=Sampling(4), reference_cache_bytes=400_000)  # two of two seconds
+    mels, mel = [], small._references._mel
+    monkeypatch.setattr(small._references, "_mel", lambda audio: (mels.append(1), mel(audio))[1])
+    voices = [voice(version=name) for name in "ab"]
+    spoken = [bytes_of(small, item(voice=each)) for each in (*voices, *voices)]
+    assert (len(mels), spoken[:2]) == (2, spoken[2:])
+    assert 300_000 < small._references.size_bytes <= 400_000
+    bytes_of(small, item(voice=voice(version="c")))
+    bytes_of(small, item(voice=voices[1]))
+    assert len(mels) == 3
+    bytes_of(small, item(voice=voices[0]))
+    assert len(mels) == 4
+    bytes_of(small, item(voice=voice(seconds=5.0, version="large")))  # larger than all: spoken, but not kept
+    assert small._references.size_bytes <= 400_000
+
+
+def test_the_same_bytes_in_another_process(engine: F5Engine, weights: F5Weights) -> None:
+    """Text, voice and seed decide the PCM: a new process with another number of threads gives the same."""
+    script = """
+import hashlib, sys
+from pathlib import Path
+from serve_app.domain import BUILTIN, Sampling, Unit, VoiceRef
+from serve_app.engine.f5 import F5Engine
+from serve_app.engine.load import F5Weights
+from serve_app.engine.protocol import EngineInput, speak
+from tests.support.tiny_f5 import ARCHITECTURE
+checkpoint, vocoder = map(Path, sys.argv[1:])
+engine = F5Engine(
+    F5Weights(checkpoint, vocoder, architecture=ARCHITECTURE), device="cpu", sampling=Sampling(7), threads=2
+)
+unit = Unit(0, "I have been a silent spectator.", VoiceRef("basic_ref_en", BUILTIN), 1.0, 1, frames=0, request_id="r")
+print(hashlib.sha256((speak(engine, EngineInput(unit, None))[0] * 32767).astype("int16").tobytes()).hexdigest())
+"""
+    command = [sys.executable, "-c", script, str(weights.checkpoint), str(weights.vocoder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    (pcm,) = speak(engine, item(seed=1))
+    assert done.stdout.strip() == hashlib.sha256((pcm * 32767).astype("int16").tobytes()).hexdigest()
 
 
 def test_warm_engine_speaks(engine: F5Engine) -> None:
-    """A warm-up passes on good weights; a CPU takes one unit at once and says why it runs SDPA."""
+    """A warm-up passes on good weights; the engine says what it runs on and why it runs SDPA."""
     engine.warm_up()
     assert engine.batch_limits == BatchLimits(max_units=1, max_frames=8192)
     reason = "flash_attn needs a CUDA device and the device is cpu"
     assert engine.attention == AttentionChoice("sdpa", reason)
+    assert engine.runtime["batching"] == "one unit at a time on 1 threads"
     assert torch.get_num_threads() == 1
 
 

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from env_setup.wheels import sha256_of
-from serve_app.engine import load as load_module
+from serve_app.engine import checkpoints
 from serve_app.engine.architecture import PRESETS, sizes
-from serve_app.engine.attention import AttentionChoice, choose_attention, choose_device, choose_dtype
-from serve_app.engine.load import F5Model, F5Weights, import_f5_tts, load_f5
+from serve_app.engine.hardware import AttentionChoice, choose_attention, choose_device, choose_dtype
+from serve_app.engine.load import F5Model, F5Weights, import_f5_tts, load_dit, load_f5, load_vocab
 from serve_app.errors import ModelLoadFailed
-from tests.support.tiny_f5 import ARCHITECTURE, write_tiny_f5
+from tests.support.tiny_f5 import ARCHITECTURE, random_dit, write_tiny_f5
 
 import_f5_tts()
 from f5_tts.model.modules import MelSpec  # noqa: E402 - without upstream's trainer, see import_f5_tts
@@ -34,13 +34,17 @@ def weights(tmp_path: Path) -> F5Weights:
     return write_tiny_f5(tmp_path)
 
 
-def load(weights: F5Weights, dtype: torch.dtype = torch.float32) -> F5Model:
-    return load_f5(weights, CPU, dtype, "sdpa")
+def load(weights: F5Weights) -> F5Model:
+    return load_f5(weights, CPU, torch.float32, "sdpa")
+
+
+def load_upstream(weights: F5Weights, dtype: torch.dtype = torch.float32) -> Any:
+    """Upstream's DiT with the checkpoint's parameters."""
+    return load_dit(weights, load_vocab(weights), CPU, dtype)
 
 
 def parameters(weights: F5Weights) -> dict[str, Tensor]:
-    dit: Any = load(weights).dit
-    return dict(dit.state_dict())
+    return dict(load_upstream(weights).state_dict())
 
 
 def stored(weights: F5Weights) -> dict[str, Tensor]:
@@ -104,30 +108,38 @@ def test_the_published_vocos_is_the_only_pickle_that_is_opened(
         opened.setattr(torch, "load", None)  # to open it would be a TypeError
         with pytest.raises(ModelLoadFailed, match=f"has sha256 {sha256_of(stored_as_bin)}, .* only charactr/vocos"):
             load(weights)
-    pinned = replace(load_module.VOCOS_WEIGHTS, sha256=sha256_of(stored_as_bin))
-    monkeypatch.setattr(load_module, "VOCOS_WEIGHTS", pinned)
+    pinned = replace(checkpoints.VOCOS_WEIGHTS, sha256=sha256_of(stored_as_bin))
+    monkeypatch.setattr(checkpoints, "VOCOS_WEIGHTS", pinned)
     assert torch.equal(load(weights).decode(mel), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_precision(weights: F5Weights, dtype: torch.dtype) -> None:
     """The transformer is in the dtype asked for, but positions, times and the vocoder stay in float32."""
-    model = load(weights, dtype)
-    dit: Any = model.dit
-    exact = load(weights)
-    reference: Any = exact.dit
+    dit, exact = load_upstream(weights, dtype), load_upstream(weights)
     assert dit.transformer_blocks[0].attn.to_q.weight.dtype == dtype
-    assert torch.equal(dit.rotary_embed.inv_freq, reference.rotary_embed.inv_freq)
+    assert torch.equal(dit.rotary_embed.inv_freq, exact.rotary_embed.inv_freq)
     assert dit.time_embed.time_mlp[0].weight.dtype == torch.float32
-    assert dit.time_embed(torch.tensor([0.3])).dtype == dtype
-    mel = torch.zeros(1, 100, 20)
-    assert torch.equal(model.decode(mel), exact.decode(mel))
+    model, mel = load_f5(weights, CPU, dtype, "sdpa"), torch.zeros(1, 100, 20)
+    assert model.transformer.dtype == dtype
+    assert torch.equal(model.decode(mel), load(weights).decode(mel))
 
 
-def test_attention_mask_is_enabled(weights: F5Weights) -> None:
-    """Every block masks padding, which upstream's default does not."""
-    dit: Any = load(weights).dit
-    assert [block.attn.processor.attn_mask_enabled for block in dit.transformer_blocks] == [True, True]
+def test_a_vocoder_in_half_precision_is_used_in_single(weights: F5Weights) -> None:
+    """What is stored takes the place of what was there; its dtype does not."""
+    path = weights.vocoder / "model.safetensors"
+    save_file({name: value.half() for name, value in load_file(path).items()}, path)
+    assert load(weights).decode(torch.zeros(1, 100, 20)).dtype == torch.float32
+
+
+def test_nothing_is_made_up_that_the_checkpoint_has(weights: F5Weights) -> None:
+    """Loading draws no random number, and what is in no checkpoint is as upstream makes it."""
+    exact, before = random_dit(ARCHITECTURE), torch.get_rng_state()
+    dit = load_upstream(weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(tensor.is_meta for tensor in (*dit.parameters(), *dit.buffers()))
+    for name, buffer in exact.named_buffers():
+        assert torch.equal(dict(dit.named_buffers())[name], buffer)
 
 
 def test_nothing_of_the_trainer_stays(weights: F5Weights) -> None:
@@ -147,12 +159,13 @@ def test_real_trainer_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_broken_flash_attn_does_not_end_a_start_that_does_without_it(tmp_path: Path) -> None:
-    """Upstream imports flash_attn wherever it is installed; with SDPA it is left alone."""
+    """Upstream imports flash_attn wherever it is installed; it is left alone until it is the path taken."""
     (tmp_path / "flash_attn").mkdir()
     (tmp_path / "flash_attn" / "__init__.py").write_text("raise OSError('undefined symbol')")
     script = (
-        "import sys, serve_app.engine.load as load; load.import_f5_tts(sys.argv[1]); "
-        "import f5_tts.model.modules; print('flash_attn' in sys.modules)"
+        "import sys, serve_app.engine.load as load; load.import_f5_tts(); "
+        "import f5_tts.model.modules; print('flash_attn' in sys.modules); "
+        "from serve_app.engine.attention import attention; attention(sys.argv[1])"
     )
     env = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
     run = [
@@ -247,7 +260,10 @@ def test_what_does_not_fit_is_named(
     assert file in caught.value.message
 
 
-@pytest.mark.parametrize("architecture", ["v2", {"dim": 64, "colour": 2}, {"dim": 65, "depth": 1}])
+@pytest.mark.parametrize(
+    "architecture",
+    ["v2", {"dim": 64, "colour": 2}, {"dim": 65, "depth": 1}, ARCHITECTURE | {"long_skip_connection": True}],
+)
 def test_an_architecture_that_is_none_is_refused(weights: F5Weights, architecture: Any) -> None:
     """The message repeats what was given and names the presets."""
     with pytest.raises(ModelLoadFailed, match=r"models\[\].architecture .* does not describe a DiT.*v1_base, v1_small"):

@@ -13,6 +13,7 @@ from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Pcm, Unit, Voice, VoiceRef
 from serve_app.engine import preview
 from serve_app.engine.preview import BUILTIN_VOICES, PreviewEngine
 from serve_app.engine.protocol import BatchLimits, Engine, EngineInput
+from serve_app.engine.protocol import speak as spoken
 from serve_app.errors import InvalidText, ModelLoadFailed, UnusableVoice
 from tests.support.sentences import SENTENCES
 from tests.support.transcribe import transcribe, word_error_rate
@@ -33,7 +34,7 @@ def item(
 
 
 def speak(text: str, *, speed: float = 1.0, seed: int = 7, voice: Voice | None = None) -> Pcm:
-    return engine().synthesize([item(text, speed=speed, seed=seed, voice=voice)])[0]
+    return spoken(engine(), item(text, speed=speed, seed=seed, voice=voice))[0]
 
 
 def speaker(pitch_hz: float) -> Voice:
@@ -82,7 +83,7 @@ def test_too_loud_is_turned_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_seed_decides_the_waveform() -> None:
     """The same seed gives the same bytes, on another instance too; another seed gives others."""
-    again = PreviewEngine().synthesize([item("Hello there.")])[0]
+    again = spoken(PreviewEngine(), item("Hello there."))[0]
     assert speak("Hello there.").tobytes() == again.tobytes()
     assert speak("Hello there.", seed=8).tobytes() != again.tobytes()
 
@@ -90,10 +91,10 @@ def test_the_seed_decides_the_waveform() -> None:
 def test_threads_and_neighbours_change_nothing() -> None:
     """Eight threads at once, or one call for all, give the bytes that one after the other gives."""
     items = [item(text, seed=seed, speed=1.3) for seed, text in enumerate(SENTENCES[:8])]
-    alone = [engine().synthesize([one])[0].tobytes() for one in items]
+    alone = [spoken(engine(), one)[0].tobytes() for one in items]
     with ThreadPoolExecutor(8) as pool:
-        assert [waves[0].tobytes() for waves in pool.map(lambda one: engine().synthesize([one]), items)] == alone
-    assert [wave.tobytes() for wave in engine().synthesize(items)] == alone
+        assert [waves[0].tobytes() for waves in pool.map(lambda one: spoken(engine(), one), items)] == alone
+    assert [wave.tobytes() for wave in spoken(engine(), *items)] == alone
 
 
 @pytest.mark.parametrize("speed", [0.25, 0.5, 0.75, 1.0, 1.15, 1.5, 2.0, 4.0])
@@ -145,7 +146,7 @@ def test_a_reference_is_measured_once_per_version(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(preview, "median_pitch_hz", median)
     fresh = PreviewEngine()
     for version in ("1", "1", "2"):
-        fresh.synthesize([item("Hi.", voice=Voice(VoiceRef("anna", version), np.zeros(480, np.float32), ""))])
+        spoken(fresh, item("Hi.", voice=Voice(VoiceRef("anna", version), np.zeros(480, np.float32), "")))
     assert measured == [480, 480]
 
 
@@ -159,7 +160,7 @@ def test_a_reference_without_pitch_is_unusable() -> None:
 def test_a_built_in_voice_of_another_engine_is_unusable() -> None:
     """The error names it and what can be used."""
     with pytest.raises(UnusableVoice, match=r"voice 'basic_ref_en' is not built into preview: use 'heart'"):
-        engine().synthesize([item("Hello.", ref=VoiceRef("basic_ref_en", BUILTIN))])
+        spoken(engine(), item("Hello.", ref=VoiceRef("basic_ref_en", BUILTIN)))
 
 
 @pytest.mark.parametrize("text", ["", "   ", "...", "?!", "\N{GRINNING FACE}\N{ROCKET}", "— …"])

@@ -1,35 +1,48 @@
 """The sampler computes what upstream's CFM.sample computes, for each item alone, whatever it is batched with."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from serve_app.engine.load import F5Model, load_f5
-from serve_app.engine.sampler import SampleInput, sample, time_schedule
-from tests.support.tiny_f5 import write_tiny_f5
+from serve_app.domain import Sampling
+from serve_app.engine.attention import attention
+from serve_app.engine.sampler import SampleInput, Sampler, time_schedule
+from serve_app.engine.transformer import Transformer
+from tests.support.tiny_f5 import ARCHITECTURE, VOCAB_SIZE, random_dit
 
-REFERENCE_TEXT = "Some call me nature. "
-TEXTS = ("Others call me mother nature.", "I have been a silent spectator, 物种演化, watching.")
 SINGLE_PRECISION = 1e-5
+SEVEN = Sampling(nfe_steps=7)
+
+
+def transformer_of(dit: Any) -> Transformer:
+    return Transformer(dit, attention("sdpa"))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> F5Model:
+def dit() -> Any:
     torch.set_num_threads(1)  # a tiny model is slower on more
-    weights = write_tiny_f5(tmp_path_factory.mktemp("f5"))
-    return load_f5(weights, torch.device("cpu"), torch.float32, "sdpa")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return random_dit(ARCHITECTURE)
 
 
 @pytest.fixture(scope="module")
-def upstream(model: F5Model) -> Any:
+def sampler(dit: Any) -> Sampler:
+    return Sampler(transformer_of(dit))
+
+
+@pytest.fixture(scope="module")
+def upstream(dit: Any) -> Any:
     """Upstream's sampler over the very same transformer."""
     from f5_tts.model.cfm import CFM
 
-    return CFM(transformer=model.dit, vocab_char_map=model.vocab)
+    return CFM(transformer=dit)
 
 
 def reference(frames: int, seed: int = 0) -> Tensor:
@@ -37,14 +50,13 @@ def reference(frames: int, seed: int = 0) -> Tensor:
     return torch.randn(frames, 100, generator=torch.Generator().manual_seed(seed)) * 2 - 4
 
 
-def item(model: F5Model, text: str, frames: int, seed: int = 5, reference_frames: int = 90) -> SampleInput:
-    tokens = model.tokenize([REFERENCE_TEXT + text])[0]
-    ids = torch.tensor([model.vocab.get(token, 0) for token in tokens])
-    return SampleInput(reference(reference_frames), ids, frames, seed)
+def text(tokens: int = 50, seed: int = 0) -> Tensor:
+    """Made-up token ids, (tokens,)."""
+    return torch.randint(VOCAB_SIZE, (tokens,), generator=torch.Generator().manual_seed(seed))
 
 
-def speak(model: F5Model, *items: SampleInput, steps: int = 7, cfg_strength: float = 2.0) -> Sequence[Tensor]:
-    return sample(model.dit, items, steps=steps, cfg_strength=cfg_strength, sway=-1.0)
+def item(frames: int = 250, seed: int = 5, reference_frames: int = 90, tokens: int = 50) -> SampleInput:
+    return SampleInput(reference(reference_frames, seed), text(tokens, seed), frames, seed)
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -52,127 +64,171 @@ def error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("text", TEXTS)
+def expected_of(upstream: Any, one: SampleInput, sampling: Sampling) -> Tensor:
+    mel, _ = upstream.sample(
+        cond=one.reference[None],
+        text=one.token_ids[None],
+        duration=one.frames,
+        steps=sampling.nfe_steps,
+        cfg_strength=sampling.cfg_strength,
+        sway_sampling_coef=sampling.sway or None,
+        seed=one.seed,
+    )
+    spoken: Tensor = mel[0, len(one.reference) :]
+    return spoken
+
+
 @pytest.mark.parametrize(
-    ("steps", "cfg_strength", "sway", "frames"),
+    ("sampling", "frames"),
     [
-        (7, 2.0, -1.0, 300),
-        (16, 2.0, -1.0, 231),
-        (32, 2.0, -1.0, 260),
-        (9, 2.0, -1.0, 201),
-        (7, 2.0, None, 300),
-        (9, 0.0, None, 180),
-        (32, 0.0, -1.0, 200),
+        (Sampling(7, 2.0, -1.0), 300),
+        (Sampling(16, 2.0, -1.0), 231),
+        (Sampling(32, 2.0, -1.0), 260),
+        (Sampling(9, 2.0, -1.0), 201),
+        (Sampling(7, 2.0, 0.0), 300),
+        (Sampling(5, 3.5, 0.7), 300),
+        (Sampling(9, 0.0, 0.0), 180),
+        (Sampling(32, 0.0, -1.0), 200),
     ],
 )
-def test_agrees_with_upstream(
-    model: F5Model, upstream: Any, text: str, steps: int, cfg_strength: float, sway: float | None, frames: int
-) -> None:
+def test_agrees_with_upstream(sampler: Sampler, upstream: Any, sampling: Sampling, frames: int) -> None:
     """For the same weights, reference mel, text, length and seed the mel is upstream's."""
-    one = item(model, text, frames)
-    expected, _ = upstream.sample(
-        cond=one.reference[None],
-        text=model.tokenize([REFERENCE_TEXT + text]),
-        duration=frames,
-        lens=torch.tensor([90]),
-        steps=steps,
-        cfg_strength=cfg_strength,
-        sway_sampling_coef=sway,
-        seed=5,
-    )
-    (found,) = sample(model.dit, [one], steps=steps, cfg_strength=cfg_strength, sway=sway)
+    one = item(frames)
+    (found,) = sampler.sample([one], sampling)
     assert found.shape == (frames - 90, 100)
-    assert error(found, expected[0, 90:]) <= 1e-4
+    assert error(found, expected_of(upstream, one, sampling)) <= 1e-5
 
 
-@pytest.mark.parametrize("steps", range(1, 34))
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_item_agrees_with_upstream(sampler: Sampler, upstream: Any, data: st.DataObject) -> None:
+    """Whatever the lengths, the text, the seed and the parameters."""
+    reference_frames = data.draw(st.integers(1, 300))
+    tokens = data.draw(st.integers(1, 120))
+    frames = max(reference_frames, tokens) + data.draw(st.integers(1, 300))
+    sampling = Sampling(
+        data.draw(st.integers(1, 12)), data.draw(st.sampled_from([0.0, 0.5, 2.0, 4.0])), data.draw(st.floats(-1, 1.75))
+    )
+    one = item(frames, data.draw(st.integers(0, 2**31 - 1)), reference_frames, tokens)
+    (found,) = sampler.sample([one], sampling)
+    assert error(found, expected_of(upstream, one, sampling)) <= 1e-4
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 200), st.integers(1, 60), st.integers(1, 300)), min_size=2, max_size=6)
+)
+def test_any_batch_equals_singles(sampler: Sampler, lengths: list[tuple[int, int, int]]) -> None:
+    """Whatever items share a batch."""
+    items = [
+        item(max(reference_frames, tokens) + speech, seed, reference_frames, tokens)
+        for seed, (reference_frames, tokens, speech) in enumerate(lengths)
+    ]
+    batched = sampler.sample(items, Sampling(nfe_steps=4))
+    for found, one in zip(batched, items, strict=True):
+        assert error(found, sampler.sample([one], Sampling(nfe_steps=4))[0]) <= SINGLE_PRECISION
+
+
+@pytest.mark.parametrize("steps", range(1, 66))
 def test_steps_are_those_of_upstream(steps: int) -> None:
     """Every number of steps has upstream's schedule, pruned or even."""
     from f5_tts.model.utils import get_epss_timesteps
 
     expected = get_epss_timesteps(steps, device="cpu", dtype=torch.float32)
-    assert torch.equal(time_schedule(steps, None), expected)
+    assert torch.equal(time_schedule(steps, 0.0), expected)
 
 
-def test_noise_can_be_given(model: F5Model) -> None:
+@pytest.mark.parametrize("sway", [-1.0, -0.5, 1.0, 1.75])
+def test_steps_go_forwards(sway: float) -> None:
+    """At the ends of the range of sway too, times rise from 0 to 1."""
+    times = time_schedule(64, sway)
+    assert (float(times[0]), float(times[-1])) == (0.0, pytest.approx(1.0))
+    assert bool((times.diff() > 0).all())
+
+
+def test_noise_can_be_given(sampler: Sampler) -> None:
     """Noise that is given takes the place of the seed's."""
-    seeded = item(model, TEXTS[0], 250)
+    seeded = item()
     noise = torch.randn(250, 100, generator=torch.Generator().manual_seed(seeded.seed))
-    given = SampleInput(seeded.reference, seeded.token_ids, 250, seed=999, noise=noise)
-    assert torch.equal(speak(model, given)[0], speak(model, seeded)[0])
+    given = replace(seeded, seed=999, noise=noise)
+    assert torch.equal(sampler.sample([given], SEVEN)[0], sampler.sample([seeded], SEVEN)[0])
 
 
-def test_same_seed_same_mel(model: F5Model) -> None:
+def test_same_seed_same_mel(sampler: Sampler) -> None:
     """A seed fixes the mel to the bit, and another seed makes another."""
-    first, again, other = (speak(model, item(model, TEXTS[0], 250, seed))[0] for seed in (1, 1, 2))
+    first, again, other = (sampler.sample([replace(item(), seed=seed)], SEVEN)[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert error(other, first) > 0.1
 
 
-def test_global_generator_is_left_alone(model: F5Model) -> None:
+def test_global_generator_is_left_alone(sampler: Sampler) -> None:
     """Sampling neither reads nor moves torch's global generator."""
     torch.manual_seed(3)
-    first = speak(model, item(model, TEXTS[0], 250))[0]
+    first = sampler.sample([item()], SEVEN)[0]
     assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(3)))
-    assert torch.equal(speak(model, item(model, TEXTS[0], 250))[0], first)
+    assert torch.equal(sampler.sample([item()], SEVEN)[0], first)
 
 
-def test_text_and_reference_are_heard(model: F5Model) -> None:
+def test_text_and_reference_are_heard(sampler: Sampler) -> None:
     """Another text and another reference change the mel, far more than rounding does."""
-    plain = item(model, TEXTS[0], 250)
-    other_text = item(model, TEXTS[0].upper(), 250)
-    other_reference = SampleInput(reference(90, seed=1), plain.token_ids, 250, plain.seed)
-    expected = speak(model, plain)[0]
-    assert error(speak(model, other_text)[0], expected) > 100 * SINGLE_PRECISION
-    assert error(speak(model, other_reference)[0], expected) > 100 * SINGLE_PRECISION
+    expected = sampler.sample([item()], SEVEN)[0]
+    for other in (replace(item(), token_ids=text(seed=1)), replace(item(), reference=reference(90, seed=1))):
+        assert error(sampler.sample([other], SEVEN)[0], expected) > 100 * SINGLE_PRECISION
 
 
 @pytest.mark.parametrize("lengths", [(250, 250, 250), (250, 431, 187)], ids=["equal", "padded"])
 @pytest.mark.parametrize("cfg_strength", [0.0, 2.0])
-def test_batch_equals_singles(model: F5Model, lengths: tuple[int, ...], cfg_strength: float) -> None:
+def test_batch_equals_singles(sampler: Sampler, lengths: Sequence[int], cfg_strength: float) -> None:
     """An item sounds the same alone and in a batch, with other texts, references, seeds and lengths beside it."""
-    texts = (TEXTS[0], TEXTS[1], "Short.")
-    items = [
-        item(model, text, frames, seed, reference_frames=90 + 20 * seed)
-        for seed, (text, frames) in enumerate(zip(texts, lengths, strict=True))
-    ]
-    batched = speak(model, *items, cfg_strength=cfg_strength)
-    singles = [speak(model, one, cfg_strength=cfg_strength)[0] for one in items]
+    items = [item(frames, seed, 90 + 20 * seed, 30 + seed) for seed, frames in enumerate(lengths)]
+    sampling = Sampling(7, cfg_strength)
+    batched = sampler.sample(items, sampling)
+    singles = [sampler.sample([one], sampling)[0] for one in items]
     assert [mel.shape for mel in batched] == [mel.shape for mel in singles]
     assert max(map(error, batched, singles)) <= SINGLE_PRECISION
 
 
-def test_text_is_forgotten_after_an_error(model: F5Model) -> None:
-    """A sampling that breaks half-way leaves nothing behind that the next one would speak."""
-    expected = speak(model, item(model, TEXTS[1], 250))[0]
-    dit: Any = model.dit
-    steps_done = []
+def test_an_error_leaves_nothing_behind(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampling that breaks half-way leaves no text that the next one would speak, as upstream's cache does."""
+    expected = sampler.sample([item(seed=2)], SEVEN)[0]
+    velocity, steps_done = Transformer.velocity, []
 
-    def break_on_third(*_: object) -> None:
+    def break_on_third(*args: Any) -> Tensor:
         steps_done.append(1)
         if len(steps_done) == 3:
             raise RuntimeError("the device is lost")
+        return velocity(*args)
 
-    hook = dit.transformer_blocks[0].register_forward_pre_hook(break_on_third)
-    with pytest.raises(RuntimeError, match="the device is lost"):
-        speak(model, item(model, TEXTS[0], 250))
-    hook.remove()
-    assert (dit.text_cond, dit.text_uncond) == (None, None)
-    assert torch.equal(speak(model, item(model, TEXTS[1], 250))[0], expected)
+    with monkeypatch.context() as breaking:
+        breaking.setattr(Transformer, "velocity", break_on_third)
+        with pytest.raises(RuntimeError, match="the device is lost"):
+            sampler.sample([item(seed=1)], SEVEN)
+    assert torch.equal(sampler.sample([item(seed=2)], SEVEN)[0], expected)
+
+
+def test_a_schedule_is_made_once(sampler: Sampler) -> None:
+    """The modulations of a schedule are kept, for the latest eight schedules."""
+    first = sampler.schedule(Sampling(nfe_steps=11))
+    assert sampler.schedule(Sampling(nfe_steps=11, cfg_strength=1.0)) is first
+    assert sampler.schedule(Sampling(nfe_steps=11, sway=0.0)) is not first
+    for steps in range(20, 28):
+        sampler.schedule(Sampling(nfe_steps=steps))
+    assert sampler.schedule(Sampling(nfe_steps=11)) is not first
 
 
 @pytest.mark.parametrize("frames", [90, 30])
-def test_refuses_too_few_frames(model: F5Model, frames: int) -> None:
+def test_refuses_too_few_frames(frames: int) -> None:
     """Frames that leave nothing to speak in are a mistake of the caller, named with its numbers."""
     with pytest.raises(ValueError, match=f"frames is {frames}, but the reference has 90 frames"):
-        item(model, TEXTS[0], frames)
+        item(frames)
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 0.001), (torch.bfloat16, 0.006)])
-def test_half_precision_stays_near(tmp_path: Path, model: F5Model, dtype: torch.dtype, limit: float) -> None:
-    """In half precision the mel stays as near to the exact one as it only does with times in float32."""
-    half = load_f5(write_tiny_f5(tmp_path), torch.device("cpu"), dtype, "sdpa")
-    expected = speak(model, item(model, TEXTS[0], 600), steps=32)[0]
-    found = speak(half, item(half, TEXTS[0], 600), steps=32)[0]
-    assert found.dtype == torch.float32
-    assert error(found, expected) < limit
+@pytest.mark.parametrize("architecture", [{"qk_norm": "rms_norm"}, {"pe_attn_head": 1}, {"text_mask_padding": False}])
+def test_every_architecture_agrees_with_upstream(architecture: dict[str, Any]) -> None:
+    """Normed queries and keys, rotation of the first head only (upstream's `base`), unmasked text."""
+    from f5_tts.model.cfm import CFM
+
+    other = random_dit(ARCHITECTURE | architecture)
+    one = item(300)
+    (found,) = Sampler(transformer_of(other)).sample([one], SEVEN)
+    assert error(found, expected_of(CFM(transformer=other), one, SEVEN)) <= 1e-5

@@ -1,9 +1,12 @@
 """The durable state machine, on the memory store."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from serve_app import keys
-from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
+from serve_app.domain import BUILTIN, Sampling, SpeechRequest, VoiceRef
 from serve_app.errors import JobNotFound, ObjectNotFound
 from serve_app.jobs import OUTCOMES, JobOutcome, JobRef, JobRequest, JobStore
 from serve_app.storage import MemoryStore
@@ -53,6 +56,19 @@ def test_a_submitted_job_is_queued_and_pending(store, jobs):
     assert jobs.status(REF).state == "queued"
     assert jobs.status(REF).request == request()
     assert jobs.pending("a", limit=10) == [REF]
+
+
+def test_a_request_keeps_its_parameters_and_an_older_one_has_none(store, jobs):
+    """What was accepted is what is spoken later; records from before there were parameters are still read."""
+    sampled = replace(request().speech, sampling=Sampling(7, 3.0, 0.5), cross_fade_s=0.2)
+    jobs.submit(request().model_copy(update={"speech": sampled}))
+    assert jobs.status(REF).request.speech == sampled
+    key = f"jobs/a/{JOB_ID}/request.v1.json"
+    record = json.loads(store.get(key).body)
+    for name in ("sampling", "cross_fade_s"):
+        del record["speech"][name]
+    store.put(key, json.dumps(record).encode(), content_type="application/json")
+    assert jobs.status(REF).request.speech == request().speech
 
 
 def test_the_request_is_written_before_the_marker(jobs, store):

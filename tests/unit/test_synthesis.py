@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from serve_app.batcher import Batcher
 from serve_app.domain import BUILTIN, Pcm, Unit, Voice, VoiceRef
 from serve_app.engine.fake import FakeEngine
-from serve_app.engine.protocol import BatchLimits, EngineInput
+from serve_app.engine.protocol import BatchLimits, EngineInput, speak
 from serve_app.errors import EngineError, ModelLoadFailed, Unavailable, VoiceNotFound
 from serve_app.metrics import REPLICA_RUNTIME_LABELS
 from serve_app.synthesis import SynthesisService
@@ -39,7 +40,7 @@ class Listening(FakeEngine):
         super().__init__(**options)
         self.inputs: list[EngineInput] = []
 
-    def synthesize(self, items: Any) -> list[Pcm]:
+    def synthesize(self, items: Any) -> list[Future[Pcm]]:
         self.inputs += items
         return super().synthesize(items)
 
@@ -152,6 +153,8 @@ async def test_health_says_what_the_replica_did() -> None:
         "units_failed": 0,
         "units_abandoned": 0,
         "calls": {1: 1},
+        "frames": 35,
+        "computed_frames": 35,
     }
 
 
@@ -163,12 +166,40 @@ def test_the_runtime_is_a_metric() -> None:
         def gauge(self, name: str, value: float, labels: Mapping[str, str]) -> None:
             gauges.append((name, value, dict(labels)))
 
+        def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+            raise AssertionError("nothing was spoken")
+
     service = SynthesisService(FakeEngine(), Voices(), "fake", metrics=Recorder())
     assert gauges == []
     service.warm_up()
     labels = {"model": "fake", "engine": "FakeEngine", **FakeEngine().runtime}
     assert gauges == [("speech_replica_runtime", 1, labels)]
     assert tuple(labels) == REPLICA_RUNTIME_LABELS
+
+
+async def test_padding_is_a_metric() -> None:
+    """Frames of the units, and those beside them that only fill the batch, are counted by model."""
+    counted: dict[str, float] = {}
+
+    class Recorder:
+        def gauge(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+            raise AssertionError("no gauge is set by speaking")
+
+        def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+            assert labels == {"model": "fake"}
+            counted[name] = counted.get(name, 0) + value
+
+    gate = threading.Event()
+    engine = FakeEngine(gate=gate)
+    service = SynthesisService(engine, Voices(), "fake", metrics=Recorder())
+    tasks = [asyncio.create_task(service.synthesize(unit("1234")))]
+    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    tasks += [asyncio.create_task(service.synthesize(unit(text))) for text in ("1234567", "12345678")]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*tasks)
+    await service.close()
+    assert counted == {"speech_batch_frames": 30 + 45 + 50, "speech_batch_padding_frames": 5}
 
 
 async def test_a_closed_service_takes_no_units() -> None:
@@ -207,15 +238,15 @@ def test_a_failed_warm_up_is_a_failed_start(error: Exception, message: str) -> N
 def test_the_fake_engine_speaks_the_same_for_the_same_unit_only() -> None:
     """Its tone depends on text, voice and seed, not on its neighbours; its length on text and speed."""
     engine = FakeEngine()
-    first, again = (engine.synthesize([EngineInput(unit("hello"), ANNA)])[0] for _ in range(2))
+    first, again = (speak(engine, EngineInput(unit("hello"), ANNA))[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
     others = [unit("jello"), unit("hello", seed=2), unit("hello", voice=VoiceRef("anna", "v2"))]
-    for other in engine.synthesize([EngineInput(each, None) for each in others]):
+    for other in speak(engine, *(EngineInput(each, None) for each in others)):
         assert other.shape == first.shape
         assert not np.array_equal(other, first)
     assert np.abs(first).max() <= 0.3
     assert first.dtype == np.float32
-    (fast,) = engine.synthesize([EngineInput(unit("hello", speed=2.0), None)])
+    (fast,) = speak(engine, EngineInput(unit("hello", speed=2.0), None))
     assert len(fast) == 13 * 256  # ceil(5 * 5 / 2)
 
 
