@@ -1,0 +1,172 @@
+"""On a GPU: precisions, attention paths, graphs and batches agree within stated bounds, and memory does not grow."""
+
+import copy
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from serve_app.domain import BUILTIN, Sampling, Unit, VoiceRef
+from serve_app.engine.attention import attention
+from serve_app.engine.cuda import CudaExecution, _Decoder
+from serve_app.engine.f5 import F5Engine
+from serve_app.engine.graphs import Bucket, CudaRecorder, Graphs
+from serve_app.engine.hardware import choose_attention
+from serve_app.engine.protocol import EngineInput, speak
+from serve_app.engine.sampler import SampleInput, Sampler
+from serve_app.engine.transformer import Transformer
+from tests.support.tiny_f5 import VOCAB_SIZE, write_tiny_f5
+
+CUDA = torch.device("cuda", 0)
+SIXTEEN = Sampling(nfe_steps=16)
+BOUNDS = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""Relative error of a mel against float32 on the CPU. On random weights, which exaggerate; float32 is TF32-free."""
+
+
+def items(*frames: int) -> list[SampleInput]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        SampleInput(
+            torch.randn(n // 3, 100, generator=generator) * 2 - 4,
+            torch.randint(VOCAB_SIZE, (n // 5,), generator=generator),
+            n,
+            seed,
+        )
+        for seed, n in enumerate(frames)
+    ]
+
+
+LENGTHS = (300, 211, 257, 140, 299, 180, 222, 263)
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found.cpu() - expected.cpu()).norm() / expected.cpu().norm())
+
+
+def on_gpu(dit: Any, dtype: torch.dtype) -> Any:
+    inv_freq = dit.rotary_embed.inv_freq.clone()
+    moved = copy.deepcopy(dit).to(CUDA, dtype)
+    moved.rotary_embed.inv_freq = inv_freq.to(CUDA)
+    moved.time_embed.float()
+    return moved
+
+
+def sampler(dit: Any, dtype: torch.dtype, path: Any = "sdpa") -> Sampler:
+    return Sampler(Transformer(on_gpu(dit, dtype), attention(path)))
+
+
+@pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
+def test_precisions_stay_near_float32_on_the_cpu(dit: Any, dtype: torch.dtype, record_property: Any) -> None:
+    """The same seed on the GPU is the CPU's mel within the bound of the precision; the error is reported."""
+    exact = Sampler(Transformer(dit, attention("sdpa"))).sample(items(220), SIXTEEN)[0]
+    found = error(sampler(dit, dtype).sample(items(220), SIXTEEN)[0], exact)
+    record_property("relative_error", found)
+    assert found <= BOUNDS[dtype]
+
+
+def test_agrees_with_upstream_on_the_gpu(dit: Any) -> None:
+    """In float32 with upstream's own sampler there."""
+    from f5_tts.model.cfm import CFM
+
+    theirs, (one,) = CFM(transformer=on_gpu(dit, torch.float32)), items(220)
+    expected, _ = theirs.sample(
+        one.reference[None].to(CUDA), one.token_ids[None].to(CUDA), 220, steps=16, cfg_strength=2.0,
+        sway_sampling_coef=-1.0, seed=one.seed,
+    )  # fmt: skip
+    torch.manual_seed(one.seed)
+    noise = torch.randn(220, 100, device=CUDA)  # upstream draws on the device
+    given = SampleInput(one.reference, one.token_ids, 220, one.seed, noise.cpu())
+    found = sampler(dit, torch.float32).sample([given], SIXTEEN)[0]
+    assert error(found, expected[0, len(one.reference) :]) <= 1e-3
+
+
+def test_a_batch_changes_only_rounding(dit: Any) -> None:
+    """Alone and among eight of mixed lengths, in float32."""
+    ours = sampler(dit, torch.float32)
+    alone = [ours.sample([one], SIXTEEN)[0] for one in items(*LENGTHS)]
+    for found, expected in zip(ours.sample(items(*LENGTHS), SIXTEEN), alone, strict=True):
+        assert error(found, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_flash_attn_agrees_with_sdpa(dit: Any, dtype: torch.dtype) -> None:
+    """Without padding, in a padded batch, and for one item."""
+    pytest.importorskip("flash_attn", reason="flash_attn is not installed beside this torch")
+    if (choice := choose_attention("auto", CUDA, dtype)).path != "flash_attn":
+        pytest.skip(choice.reason)
+    for frames in ((220,), (220, 220), LENGTHS):
+        sdpa, flash = (sampler(dit, dtype, path).sample(items(*frames), SIXTEEN) for path in ("sdpa", "flash_attn"))
+        for found, expected in zip(flash, sdpa, strict=True):
+            assert error(found, expected) <= BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_graphs_agree_with_eager(dit: Any, dtype: torch.dtype) -> None:
+    """In every bucket, also one larger than the batch, one batch after another, at other strengths and schedules."""
+    transformer = Transformer(on_gpu(dit, dtype), attention("sdpa"))
+    graphs = Graphs(transformer, CudaRecorder(), [Bucket(8, 512), Bucket(2, 512), Bucket(8, 320), Bucket(1, 320)])
+    replayed, eager = Sampler(transformer, graphs), Sampler(transformer)
+    for frames in ((220,), LENGTHS[:2], LENGTHS, (500, 140), (140, 500), LENGTHS):
+        for sampling in (SIXTEEN, Sampling(7, 3.0, 0.0)):
+            found, expected = (one.sample(items(*frames), sampling) for one in (replayed, eager))
+            assert max(map(error, found, expected)) <= BOUNDS[dtype] / 10
+
+
+def test_a_thousand_batches_without_growth(tmp_path: Path) -> None:
+    """Through the whole engine, graphs and decoding included: what is allocated after 100 batches stays."""
+    engine = F5Engine(write_tiny_f5(tmp_path), device="cuda", sampling=Sampling(4))
+    engine.warm_up()
+    texts = ("Short.", "I have been a silent spectator.", "The birch canoe slid on the smooth planks, and so did I.")
+
+    def batch(index: int) -> None:
+        voice = VoiceRef("basic_ref_en", BUILTIN)
+        units = [Unit(n, texts[(index + n) % 3], voice, 1.0, index, 0, "r") for n in range(1 + index % 8)]
+        for wave in speak(engine, *(EngineInput(unit, None) for unit in units)):
+            assert np.isfinite(wave).all()
+
+    for index in range(100):
+        batch(index)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    for index in range(1000):
+        batch(index)
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() <= before[0]
+    assert torch.cuda.memory_reserved() <= 1.1 * before[1]
+
+
+def test_a_warm_engine_knows_its_memory(tmp_path: Path) -> None:
+    """Limits come from the free memory, graphs are recorded, and padding is what the bucket costs."""
+    engine = F5Engine(write_tiny_f5(tmp_path), device="cuda", sampling=Sampling(4))
+    assert engine.batch_limits.max_units == 1
+    engine.warm_up()
+    assert engine.batch_limits.max_units == 16
+    assert engine.batch_limits.max_frames >= 2812
+    assert engine.computed_frames([500, 600, 700]) == 4 * 768
+    assert "CUDA graphs" in engine.runtime["batching"]
+
+
+def test_the_next_batch_begins_while_one_is_decoded(tmp_path: Path) -> None:
+    """`synthesize` returns before a slow vocoder has answered; the answers are right and in order."""
+    engine = F5Engine(write_tiny_f5(tmp_path), device="cuda", sampling=Sampling(4))
+    execution = engine._execution
+    assert isinstance(execution, CudaExecution)
+    held: Future[None] = Future()
+    decode = engine._model.decode
+
+    def slow(mel: Tensor) -> Tensor:
+        held.result(timeout=30)
+        return decode(mel)
+
+    voice = VoiceRef("basic_ref_en", BUILTIN)
+    item = EngineInput(Unit(0, "Hello there.", voice, 1.0, 1, 0, "r"), None)
+    (expected,) = speak(engine, item)
+    execution._decoder = _Decoder(slow, CUDA)
+    (answer,) = engine.synthesize([item])
+    assert not answer.done()
+    held.set_result(None)
+    np.testing.assert_allclose(answer.result(timeout=30), expected, atol=1e-3)
