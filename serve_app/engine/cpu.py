@@ -17,7 +17,7 @@ from torch import Tensor
 from serve_app.domain import Pcm, Sampling
 from serve_app.engine.protocol import BatchLimits, one_by_one
 from serve_app.engine.sampler import Sampler
-from serve_app.engine.task import Task, device_errors
+from serve_app.engine.task import WARM_UP_STEPS, Task, device_errors
 from serve_app.engine.transformer import MAX_FRAMES
 
 __all__ = ["CpuExecution"]
@@ -61,8 +61,14 @@ class CpuExecution:
         return sum(frames)
 
     def warm_up(self, task: Task, sampling: Sampling) -> None:
-        """Speak `task` once, then measure whether the threads should be divided, and among how many units."""
-        _raised(self.run([task], sampling))
+        """Speak `task` once, then measure whether the threads should be divided, and among how many units.
+
+        The schedule of `sampling`, the model's own, is made ready.
+        """
+        self._sampler.schedule(sampling)
+        _raised(self.run([task], replace(sampling, nfe_steps=WARM_UP_STEPS)))
+        if self._threads == 1:
+            return
         short = replace(sampling, nfe_steps=1)
         _raised(self.run([task], short))
         best = self._rate(1, task, short)

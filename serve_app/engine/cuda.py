@@ -17,7 +17,7 @@ from serve_app.domain import Pcm, Sampling
 from serve_app.engine.graphs import CudaRecorder, Graphs, buckets_within
 from serve_app.engine.protocol import BatchLimits
 from serve_app.engine.sampler import Sampler
-from serve_app.engine.task import Task, device_errors
+from serve_app.engine.task import WARM_UP_STEPS, Task, device_errors
 from serve_app.engine.transformer import MAX_FRAMES, Transformer
 from serve_app.errors import ModelLoadFailed, OutOfMemory
 
@@ -77,14 +77,19 @@ class CudaExecution:
         return bucket.padded_frames if bucket else len(frames) * max(frames)
 
     def warm_up(self, task: Task, sampling: Sampling) -> None:
-        """Speak `task`, measure what a frame costs, and record the graphs that the free memory allows."""
-        self._spoken([task], sampling)
-        self._max_frames = frame_budget(*self._measured_memory(task, sampling))
+        """Speak `task`, measure what a frame costs, and record the graphs that the free memory allows.
+
+        The schedule of `sampling`, the model's own, is made ready.
+        """
+        few = replace(sampling, nfe_steps=WARM_UP_STEPS)
+        self._spoken([task], few)
+        self._max_frames = frame_budget(*self._measured_memory(task, few))
         self._max_units = MAX_UNITS
         with torch.cuda.device(self._transformer.device):
             self._graphs = Graphs(self._transformer, CudaRecorder(), buckets_within(self._max_frames))
         self._sampler = Sampler(self._transformer, self._graphs)
-        self._spoken([task], sampling)
+        self._sampler.schedule(sampling)
+        self._spoken([task], few)
 
     def _spoken(self, tasks: Sequence[Task], sampling: Sampling) -> None:
         for future in self.run(tasks, sampling):

@@ -10,7 +10,6 @@ without torch can read BUILTIN_VOICES.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,8 +30,6 @@ SHORT_TEXT_SPEED = 0.3
 
 REFERENCE_CACHE_BYTES = 256 * 1024 * 1024
 """At least 230 voices of 12 s."""
-
-WARM_UP_STEPS = 2
 
 BUILTIN_VOICES: Mapping[str, VoiceStats] = {"basic_ref_en": VoiceStats(127_987 / SAMPLE_RATE_HZ, text_bytes=50)}
 """Recordings in the f5-tts wheel; their stats are written down so that planning need not open the files."""
@@ -118,8 +115,7 @@ class F5Engine:
         voice = VoiceRef(next(iter(BUILTIN_VOICES)), BUILTIN)
         unit = Unit(0, "This warms the model up.", voice, speed=1.0, seed=0, frames=0, request_id="warm-up")
         try:
-            task = self._task(EngineInput(unit, None))
-            self._execution.warm_up(task, replace(self._sampling, nfe_steps=WARM_UP_STEPS))
+            self._execution.warm_up(self._task(EngineInput(unit, None)), self._sampling)
         except Exception as error:  # a replica that cannot speak must not start, for whatever reason
             raise ModelLoadFailed(
                 f"the model was loaded, but its warm-up failed on {self.device} in {self.dtype} with "

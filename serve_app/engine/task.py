@@ -11,7 +11,10 @@ from serve_app.domain import Pcm
 from serve_app.engine.sampler import SampleInput
 from serve_app.errors import EngineError, OutOfMemory
 
-__all__ = ["Task", "device_errors"]
+__all__ = ["WARM_UP_STEPS", "Task", "device_errors"]
+
+WARM_UP_STEPS = 2
+"""Of the sentence that warms a model up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The sampler computes what upstream's CFM.sample computes, for each item alone, whatever it is batched with."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from serve_app.domain import Sampling
 from serve_app.engine.attention import attention
@@ -204,6 +206,44 @@ def test_an_error_leaves_nothing_behind(sampler: Sampler, monkeypatch: pytest.Mo
         with pytest.raises(RuntimeError, match="the device is lost"):
             sampler.sample([item(seed=1)], SEVEN)
     assert torch.equal(sampler.sample([item(seed=2)], SEVEN)[0], expected)
+
+
+def test_what_does_not_change_is_computed_once(dit: Any) -> None:
+    """Texts are embedded once a batch, with and without, and modulations once a schedule; steps only run the blocks."""
+    calls: Counter[str] = Counter()
+    fresh = Sampler(transformer_of(dit))
+    hooks = [dit.text_embed.register_forward_hook(lambda *_: calls.update(["text"]))]
+    hooks += [dit.time_embed.time_embed.register_forward_hook(lambda *_: calls.update(["time"]))]
+    for _ in range(2):
+        fresh.sample([item(seed=1), item(seed=2)], SEVEN)
+    for hook in hooks:
+        hook.remove()
+    assert calls == {"text": 2 * 2 * 2, "time": 1}
+
+
+def test_the_device_is_not_waited_for_between_steps(sampler: Sampler) -> None:
+    """No step reads a number back, which on a GPU would wait for all work before it."""
+
+    class Reads(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ops: list[str] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.ops.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    def ops(steps: int) -> Counter[str]:
+        with Reads() as reads:
+            sampler.sample([item(250), item(180)], Sampling(nfe_steps=steps))
+        return Counter(reads.ops)
+
+    sampler.sample([item()], Sampling(nfe_steps=8))
+    sampler.sample([item()], Sampling(nfe_steps=9))  # schedules are made
+    in_a_step = ops(9) - ops(8)
+    assert in_a_step["aten.layer_norm.default"] == 2 * 2 + 1  # it sees the steps
+    waiting = ("_local_scalar_dense", "nonzero", "_to_copy", "is_nonzero", "index.Tensor")
+    assert [op for op in in_a_step if any(name in op for name in waiting)] == []
 
 
 def test_a_schedule_is_made_once(sampler: Sampler) -> None:
