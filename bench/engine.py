@@ -1,17 +1,19 @@
 """The F5 engine beside upstream, on the same random weights, reference and texts, in turns: `python -m bench.engine`.
 
-Each stream sends its next text when the last was answered. On a CPU the grid is cut to what ends in half an hour;
-`--full` measures all of it, and is what a GPU gets anyway.
+All streams send a text at once; fewer than four send their next when it is answered, until four texts are spoken. On a
+CPU the grid is cut to what ends in half an hour; `--full` measures all of it, and is what a GPU gets anyway.
 """
 
 import argparse
 import asyncio
+import gc
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from bench.random_f5 import write_random_f5
 from bench.upstream import REFERENCE_TEXT, Upstream
 from serve_app.domain import BUILTIN, Pcm, Sampling, SpeechRequest, Unit, VoiceRef
 from serve_app.engine.architecture import sizes
-from serve_app.engine.f5 import F5Engine
+from serve_app.engine.f5 import BUILTIN_VOICES, F5Engine
 from serve_app.engine.linear import make_linear
 from serve_app.engine.load import F5Weights
 from serve_app.models import speaking
+from serve_app.planning import limits_for_f5, plan
 from serve_app.settings import F5Settings
 from serve_app.speech import Speaker
 from serve_app.synthesis import SynthesisService
@@ -49,7 +52,7 @@ WORDS = (
 
 @dataclass
 class Answer:
-    """What a client saw: seconds until the first audio and until the last, and the seconds of audio."""
+    """Seconds until the first unit's audio was there and until the last's, and the seconds of audio."""
 
     first_s: float
     latency_s: float
@@ -91,7 +94,7 @@ class OneByOne:
     """Upstream behind a lock: a stream waits for those before it."""
 
     def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
 
     async def run(self, texts: Sequence[str], steps: int, streams: int) -> list[Answer]:
         lock = asyncio.Lock()
@@ -99,7 +102,7 @@ class OneByOne:
         async def speak(index: int, text: str) -> Answer:
             began = time.perf_counter()
             async with lock:
-                samples = await asyncio.to_thread(self._upstream.speak, text, steps)
+                samples = await asyncio.to_thread(self.upstream.speak, text, steps)
             took = time.perf_counter() - began
             return Answer(took, took, samples / 24_000)
 
@@ -141,15 +144,19 @@ def text_of(seconds: float) -> str:
     return " ".join(words[start : start + sentence].strip() + "." for start in range(0, len(words), sentence))
 
 
-def flops(architecture: dict[str, Any], steps: int, texts: Sequence[str]) -> float:
+def frames_of(text: str) -> list[int]:
+    """Mel frames of each unit of `text`, its reference included."""
+    request = SpeechRequest(text, "f5", VoiceRef("basic_ref_en", BUILTIN), 1.0, 0, "")
+    return [
+        REFERENCE_FRAMES + unit.frames for unit in plan(request, limits_for_f5(BUILTIN_VOICES["basic_ref_en"], 1.0))
+    ]
+
+
+def flops(architecture: dict[str, Any], steps: int, frames: Sequence[int]) -> float:
     """Of all matrix products: steps * 2 (CFG) * frames * (depth * (16 dim^2 + 4 frames dim) + what is around them)."""
     dim, depth = architecture["dim"], architecture["depth"]
     around = 2 * dim * (2 * 100 + architecture["text_dim"]) + 2 * (2 * dim * (dim // 16) * 31) + 2 * dim * 100
-    total = 0.0
-    for text in texts:
-        frames = REFERENCE_FRAMES + len(text) / BYTES_PER_S * 93.75
-        total += steps * 2 * frames * (depth * (16 * dim**2 + 4 * frames * dim) + around)
-    return total
+    return sum(steps * 2 * n * (depth * (16 * dim**2 + 4 * n * dim) + around) for n in frames)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -179,6 +186,13 @@ def _reset_peak(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def _resident_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved()
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
@@ -186,16 +200,18 @@ def _peak_bytes(device: torch.device) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _row(name: str, point: tuple[str, int, int], device: torch.device, rate: float, contender: Any) -> str:
+def _row(
+    name: str, point: tuple[str, int, int], device: torch.device, rate: float, contender: Any, loaded_bytes: int
+) -> str:
     size, steps, streams = point
     texts = [text_of(SECONDS[index % len(SECONDS)]) for index in range(max(streams, 2 if size == "v1_base" else 4))]
     _reset_peak(device)
-    before = _peak_bytes(device)  # every contender's weights are resident: what counts is what a run adds
+    before = _peak_bytes(device)
     began = time.perf_counter()
     answers = asyncio.run(contender.run(texts, steps, streams))
     took = time.perf_counter() - began
     audio_s, latencies = sum(a.audio_s for a in answers), [a.latency_s for a in answers]
-    work = flops(SIZES[size], steps, texts)
+    work = flops(SIZES[size], steps, [n for text in texts for n in frames_of(text)])
     p95 = statistics.quantiles(latencies, n=20, method="inclusive")[-1]
     cells = [
         size,
@@ -207,7 +223,7 @@ def _row(name: str, point: tuple[str, int, int], device: torch.device, rate: flo
         f"{statistics.median(latencies):.1f}",
         f"{p95:.1f}",
         f"{statistics.median(a.first_s for a in answers):.2f}",
-        f"{(_peak_bytes(device) - before) / 1e9:.2f}",
+        f"{(loaded_bytes + _peak_bytes(device) - before) / 1e9:.1f}",
         f"{100 * work / took / rate:.0f}",
         f"{work / rate / audio_s:.4f}",
     ]
@@ -228,23 +244,36 @@ def main(grid: Sequence[tuple[str, int, int]] | None = None) -> str:
     rates = {dtype: matmul_rate(device, dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)}
     measured = ", ".join(f"{str(dtype)[6:]} {rate / 1e12:.2f}" for dtype, rate in rates.items())
     lines = [f"{where}, torch {torch.__version__}; matrix products in TFLOP/s, measured: {measured}\n"]
-    columns = (
-        "size|NFE|streams|what|audio s/s|RTF|p50 s|p95 s|first audio p50 s|GB added|% of matmul rate|RTF at that rate"
-    )
+    columns = "size|NFE|streams|what|audio s/s|RTF|p50 s|p95 s|first unit p50 s|GB|% of matmul rate|RTF at that rate"
     lines += ["| " + columns.replace("|", " | ") + " |", "|---" * 12 + "|"]
     for size in dict.fromkeys(size for size, _, _ in grid):
         with tempfile.TemporaryDirectory() as folder:
-            weights = write_random_f5(Path(folder) / "weights", SIZES[size])
-            upstream = Upstream(weights, device)
-            contenders = {"upstream, one by one": OneByOne(upstream), "upstream, thread pool": Pool(upstream)}
-            contenders |= {f"ours, {dtype}": Ours(weights, dtype) for dtype in _dtypes(device)}  # type: ignore[dict-item]
+            contenders = _contenders(write_random_f5(Path(folder) / "weights", SIZES[size]), device)
             theirs = torch.float16 if device.type == "cuda" else torch.float32
             for point in (point for point in grid if point[0] == size):
-                for name, contender in contenders.items():
+                for name, (contender, loaded_bytes) in contenders.items():
                     dtype = contender.engine.dtype if isinstance(contender, Ours) else theirs
-                    lines.append(_row(name, point, device, rates[dtype], contender))
+                    lines.append(_row(name, point, device, rates[dtype], contender, loaded_bytes))
                     print(lines[-1], flush=True)
     return "\n".join(lines)
+
+
+def _contenders(weights: F5Weights, device: torch.device) -> dict[str, tuple[Any, int]]:
+    """Each with the bytes that it took to load it and to speak one text, which is not measured."""
+    contenders: dict[str, tuple[Any, int]] = {}
+
+    def add(name: str, make: Callable[[], Any]) -> Any:
+        before = _resident_bytes(device)
+        contender = make()
+        asyncio.run(contender.run([text_of(2)], 4, 1))
+        contenders[name] = contender, max(_resident_bytes(device) - before, 0)
+        return contender
+
+    one_by_one = add("upstream, one by one", lambda: OneByOne(Upstream(weights, device)))
+    contenders["upstream, thread pool"] = Pool(one_by_one.upstream), contenders["upstream, one by one"][1]
+    for dtype in _dtypes(device):
+        add(f"ours, {dtype}", partial(Ours, weights, dtype))
+    return contenders
 
 
 def _dtypes(device: torch.device) -> list[str]:

@@ -56,10 +56,13 @@ class Upstream:
         """`texts` at once in upstream's thread pool, which is meant for the chunks of one text; samples in all."""
         import torchaudio
 
-        chunks = [chunk for text in texts for chunk in self._infer.chunk_text(text, max_chars=156)]
+        audio, rate = torchaudio.load(str(REFERENCE))
+        seconds = audio.shape[1] / rate
+        max_chars = int(len(REFERENCE_TEXT.encode()) / seconds * (22 - seconds))  # as `infer_process` has it
+        chunks = [chunk for text in texts for chunk in self._infer.chunk_text(text, max_chars=max_chars)]
         wave, _, _ = next(
             self._infer.infer_batch_process(
-                torchaudio.load(str(REFERENCE)),
+                (audio, rate),
                 REFERENCE_TEXT,
                 chunks,
                 self._model,

@@ -24,16 +24,13 @@ from serve_app.errors import EngineError, OutOfMemory, ServiceError, Unavailable
 
 __all__ = ["Batcher", "BatcherStats", "choose_batch"]
 
-MAX_LENGTH_RATIO = 2
-"""The longest unit of a batch is at most so many times the shortest: padding is under half of what is computed."""
-
 
 def choose_batch(frames: Sequence[int], limits: BatchLimits) -> list[int]:
     """Which waiting units run together; `frames` are their lengths, oldest first. Returns indexes, oldest first.
 
     The oldest unit is always chosen, even where it alone exceeds `limits`. The others join nearest length first
     (ties: oldest first), each if the batch then keeps `max_units`, `max_frames` (units times the longest) and
-    MAX_LENGTH_RATIO. So a unit with k older ones waiting is cut into a batch k batches after the running one at
+    `max_length_ratio`. So a unit with k older ones waiting is cut into a batch k batches after the running one at
     the latest, whatever arrives behind it.
     """
     if not frames:
@@ -43,7 +40,7 @@ def choose_batch(frames: Sequence[int], limits: BatchLimits) -> list[int]:
         if len(chosen) >= limits.max_units:
             break
         low, high = min(shortest, frames[index]), max(longest, frames[index])
-        if (len(chosen) + 1) * high <= limits.max_frames and high <= MAX_LENGTH_RATIO * low:
+        if (len(chosen) + 1) * high <= limits.max_frames and high <= limits.max_length_ratio * low:
             chosen.append(index)
             shortest, longest = low, high
     return sorted(chosen)
@@ -160,16 +157,20 @@ class Batcher:
             self._own_executor.shutdown(wait=False)
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        batch: list[_Entry] = []
         try:
             while batch := self._cut():
                 self._running.update(batch)
+                for entry in batch:
+                    if entry.on_start is not None:
+                        loop.call_soon(entry.on_start)  # not called here: its errors must not become the batch's
                 await self._answer(batch)
         except Exception as error:  # a defect of the engine's limits or of this file: nobody may wait for ever
-            stranded, self._waiting = [*self._running, *self._waiting], []
+            stranded, self._waiting = [*batch, *self._waiting], []
             for entry in stranded:
                 if not entry.answer.done():
                     self._settle(entry, error)
-            self._running.clear()
 
     def _cut(self) -> list[_Entry]:
         """The next batch: the oldest unit, and others that are sampled in the same way."""
@@ -180,38 +181,30 @@ class Batcher:
         self._waiting = [entry for entry in live if entry not in batch]
         return batch
 
-    async def _answer(self, batch: list[_Entry]) -> None:
-        loop = asyncio.get_running_loop()
-        for entry in batch:
-            if entry.on_start is not None:
-                loop.call_soon(entry.on_start)  # not called here: its errors must not become the batch's
+    async def _answer(self, batch: list[_Entry], *, again: bool = False) -> None:
+        """Call the engine for `batch`; where the call fails as a whole, once more for its parts (`again`)."""
         outcome = await self._call(batch)
         if isinstance(outcome, list):
             self._follow(batch, outcome)
-        elif isinstance(outcome, OutOfMemory):
+        elif isinstance(outcome, OutOfMemory) and not again:
             logs.failure("batch_out_of_memory", outcome, units=len(batch))
             half = (len(batch) + 1) // 2
-            await self._answer_again([part for part in (batch[:half], batch[half:]) if part])
-        elif len(batch) == 1:
-            self._settle(batch[0], outcome)
-        else:
+            await self._answer_parts([batch[:half], batch[half:]])
+        elif len(batch) > 1 and not isinstance(outcome, OutOfMemory):
             logs.failure("batch_failed", outcome, units=len(batch))
-            await self._answer_again([[entry] for entry in batch])
+            await self._answer_parts([[entry] for entry in batch])
+        else:
+            for entry in batch:
+                self._settle(entry, outcome)
 
-    async def _answer_again(self, parts: list[list[_Entry]]) -> None:
-        """One more call for each of `parts`, whose error is then that of its units."""
+    async def _answer_parts(self, parts: list[list[_Entry]]) -> None:
+        """Those of each part whose callers are still there."""
         for part in parts:
-            gone = [entry for entry in part if entry.answer.done()]
-            for entry in gone:
-                self._settle(entry, self._closing_error())  # counted; nobody hears it
-            if not (live := [entry for entry in part if entry not in gone]):
-                continue
-            outcome = await self._call(live)
-            if isinstance(outcome, list):
-                self._follow(live, outcome)
-            else:
-                for entry in live:
-                    self._settle(entry, outcome)
+            live = [entry for entry in part if not entry.answer.done()]
+            self._counts["abandoned"] += len(part) - len(live)
+            self._running.difference_update(set(part) - set(live))
+            if live:
+                await self._answer(live, again=True)
 
     async def _call(self, batch: list[_Entry]) -> list[Future[Pcm]] | Exception:
         self._calls[len(batch)] += 1
@@ -219,8 +212,9 @@ class Batcher:
         cost = self._engine.computed_frames(frames)
         self._counts["frames"] += sum(frames)
         self._counts["computed_frames"] += cost
-        self._on_call(sum(frames), cost)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._synthesize, items)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._on_call, sum(frames), cost)  # not called here, as on_start
+        return await loop.run_in_executor(self._executor, self._synthesize, items)
 
     def _follow(self, batch: list[_Entry], futures: list[Future[Pcm]]) -> None:
         """Settle each entry when its future is done, which may be after the next batch has begun."""

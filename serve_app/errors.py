@@ -17,7 +17,7 @@ ServiceError
 |   `-- VoiceReplaced                  the voice changed after the request was accepted
 |-- Overloaded                    429  the queue is full; Retry-After says when to come again
 |-- Unavailable                   503  not ready yet
-|   `-- OutOfMemory                    the device has no room for this unit now
+|-- OutOfMemory                   503  the device has no room for this unit; it was tried again already
 |-- StorageError                  503  the object store did not do what was asked
 |   |-- StorageUnreachable             no answer, a time-out, a 5xx
 |   |-- StorageDenied                  the store refused (403): never the same as NotFound
@@ -211,10 +211,13 @@ class Unavailable(ServiceError):
     retry_after_s = 5
 
 
-class OutOfMemory(Unavailable):
-    """A unit, or a batch of them, does not fit into the memory of the device."""
+class OutOfMemory(ServiceError):
+    """A unit, or a batch of them, does not fit into the memory of the device. Not Unavailable, which is tried again at
+    once wherever it arrives: the batcher has done that."""
 
+    status = 503
     code = "out_of_memory"
+    retry_after_s = 5
 
 
 class StorageError(ServiceError):

@@ -6,6 +6,7 @@ default) can change what a request means.
 
 import asyncio
 import secrets
+from dataclasses import asdict
 
 from serve_app import logs
 from serve_app.catalog import Catalog, Model
@@ -64,7 +65,17 @@ class Acceptance:
             sampling=decided.sampling,
             cross_fade_s=decided.cross_fade_s,
         )
-        logs.event("accepted", job_id=job_id, model=selected.name, voice=ref.name, seed=accepted.seed, chars=len(text))
+        logs.event(
+            "accepted",
+            job_id=job_id,
+            model=selected.name,
+            voice=ref.name,
+            seed=accepted.seed,
+            chars=len(text),
+            speed=decided.speed,
+            cross_fade_s=decided.cross_fade_s,
+            **(asdict(decided.sampling) if decided.sampling else {}),
+        )
         return accepted
 
     async def _voice(self, tenant: str, name: str | None, field: str, model: Model) -> VoiceRef:

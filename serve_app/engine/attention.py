@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from serve_app.engine.hardware import AttentionPath
+from serve_app.engine.hardware import AttentionPath, on_device
 from serve_app.engine.linear import make_linear, packs
 
 __all__ = ["Attend", "Layout", "attention"]
@@ -42,7 +42,7 @@ class Layout:
         boundaries = torch.tensor([0, *ends], dtype=torch.int32)
         valid = torch.arange(padded_to) < torch.tensor(frames)[:, None]
         padded = min(frames) < padded_to
-        return cls(valid.to(device, non_blocking=True) if padded else None, boundaries.to(device, non_blocking=True))
+        return cls(on_device(valid, device) if padded else None, on_device(boundaries, device))
 
     def silenced(self, hidden: Tensor) -> Tensor:
         """`hidden` (rows, frames, dim) with zeros where padding is."""
@@ -80,15 +80,15 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
 
 
 def _by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """On the CPU. Every operand is made contiguous: oneDNN has no fast kernel for others."""
-    scaled = query * (1 / math.sqrt(query.shape[-1]))
-    queries, keys = (x.transpose(1, 2).flatten(0, 1).contiguous() for x in (scaled, key))
+    """On the CPU. Scores are in float32, for in half precision those of a sharp head would be far off."""
+    scaled = query.float() * (1 / math.sqrt(query.shape[-1]))
+    queries, keys = (x.transpose(1, 2).flatten(0, 1).contiguous() for x in (scaled, key.float()))
     values = value.permute(0, 2, 3, 1).flatten(0, 1).contiguous()  # (rows * heads, dim_head, frames)
-    attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+    attended = torch.empty_like(value, memory_format=torch.contiguous_format)
     for index, (q, k, v) in enumerate(zip(queries, keys, values, strict=True)):
         row, head = divmod(index, query.shape[2])
         to_keys, to_values = make_linear(k), make_linear(v)
         for start in range(0, len(q), HEAD_QUERIES):
-            scores = to_keys(q[start : start + HEAD_QUERIES])
-            attended[row, start : start + HEAD_QUERIES, head] = to_values(scores.softmax(-1))
+            weights = to_keys(q[start : start + HEAD_QUERIES]).softmax(-1).to(value.dtype)
+            attended[row, start : start + HEAD_QUERIES, head] = to_values(weights)
     return attended

@@ -2,13 +2,12 @@
 
 A masked batch on a CPU is slower than its units one by one (102 s against 57 s for eight, 19.6 M parameters), so there
 is none. What pays is to divide the threads between units: one that computes on a single thread waits for no other. A
-unit's bytes depend neither on the number of threads nor on who else is speaking.
+unit's bytes depend neither on who else is speaking nor on the number of threads (see `threads.py`).
 """
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import torch
@@ -18,6 +17,7 @@ from serve_app.domain import Pcm, Sampling
 from serve_app.engine.protocol import BatchLimits, one_by_one
 from serve_app.engine.sampler import Sampler
 from serve_app.engine.task import WARM_UP_STEPS, Task, device_errors
+from serve_app.engine.threads import exact_threads, worker_pool
 from serve_app.engine.transformer import MAX_FRAMES
 
 __all__ = ["CpuExecution"]
@@ -29,7 +29,7 @@ WORTH_DIVIDING = 1.1
 class CpuExecution:
     """Samples with `sampler`, decodes with `decode`: (1, n_mels, frames) to (1, samples).
 
-    `run` is for one thread at a time. `clock` gives seconds.
+    Takes torch's threads down to a power of two. `run` is for one thread at a time. `clock` gives seconds.
     """
 
     def __init__(
@@ -38,23 +38,26 @@ class CpuExecution:
         self._sampler = sampler
         self._decode = decode
         self._clock = clock
-        self._threads = torch.get_num_threads()
+        self._threads = exact_threads(torch.get_num_threads())
+        torch.set_num_threads(self._threads)
         self._lanes: ThreadPoolExecutor | None = None
         self._count = 1
         self._gain = 1.0
+        self._busy: set[Future[Pcm]] = set()
 
     @property
     def limits(self) -> BatchLimits:
-        """A unit for each lane."""
-        return BatchLimits(max_units=self._count, max_frames=self._count * MAX_FRAMES)
+        """A unit for each lane that is free, of any lengths."""
+        free = self._count - sum(not future.done() for future in self._busy)
+        return BatchLimits(max(free, 1), self._count * MAX_FRAMES, max_length_ratio=float("inf"))
 
     @property
     def batching(self) -> str:
         """How units share the CPU, for `/health`."""
         if self._lanes is None:
-            return f"one unit at a time on {self._threads} threads"
-        each = self._threads // self._count
-        return f"{self._count} units at once on {each} threads each, measured {self._gain:.2f} times one at a time"
+            return f"one unit at a time on {_of(self._threads)}"
+        each = _of(self._threads // self._count)
+        return f"{self._count} units at once on {each} each, measured {self._gain:.2f} times one at a time"
 
     def computed_frames(self, frames: Sequence[int]) -> int:
         """There is no padding."""
@@ -66,17 +69,17 @@ class CpuExecution:
         The schedule of `sampling`, the model's own, is made ready.
         """
         self._sampler.schedule(sampling)
-        _raised(self.run([task], replace(sampling, nfe_steps=WARM_UP_STEPS)))
+        self._spoken([task], replace(sampling, nfe_steps=WARM_UP_STEPS))
         if self._threads == 1:
             return
         short = replace(sampling, nfe_steps=1)
-        _raised(self.run([task], short))
-        best = self._rate(1, task, short)
-        lanes, single = 2, best
+        self._spoken([task], short)
+        single = best = self._rate(1, task, short)
+        lanes = 2
         while lanes <= self._threads:
             before = (self._lanes, self._count)
-            self._lanes, self._count = _divided(self._threads, lanes), lanes
-            _raised(self.run([task] * lanes, short))  # threads begin cold
+            self._lanes, self._count = worker_pool(lanes, self._threads // lanes, "lane"), lanes
+            self._spoken([task] * lanes, short)  # threads begin cold
             rate = self._rate(lanes, task, short)
             if rate < best * WORTH_DIVIDING:
                 self._lanes.shutdown()
@@ -89,16 +92,22 @@ class CpuExecution:
     def _rate(self, units: int, task: Task, sampling: Sampling) -> float:
         """Units a second."""
         began = self._clock()
-        _raised(self.run([task] * units, sampling))
+        self._spoken([task] * units, sampling)
         return units / (self._clock() - began)
 
+    def _spoken(self, tasks: Sequence[Task], sampling: Sampling) -> None:
+        for future in self.run(tasks, sampling):
+            future.result()
+
     def run(self, tasks: Sequence[Task], sampling: Sampling) -> list[Future[Pcm]]:
-        """Speak `tasks`; their waveforms or errors."""
-        if self._lanes is None or len(tasks) == 1:
+        """Speak `tasks`; returns when one more could be spoken. A lone one while nothing else runs has all threads."""
+        self._busy = {future for future in self._busy if not future.done()}
+        if self._lanes is None or (len(tasks) == 1 and not self._busy):
             return one_by_one(lambda task: self._speak(task, sampling), tasks)
-        self._sampler.schedule(sampling)  # made once, not once in each lane
         futures = [self._lanes.submit(self._speak, task, sampling) for task in tasks]
-        wait(futures)
+        self._busy |= {*futures}
+        if len(self._busy) >= self._count:
+            wait(self._busy, return_when=FIRST_COMPLETED)
         return futures
 
     def _speak(self, task: Task, sampling: Sampling) -> Pcm:
@@ -109,24 +118,5 @@ class CpuExecution:
         return task.finished(wave)
 
 
-def _raised(futures: Sequence[Future[Pcm]]) -> None:
-    for future in futures:
-        future.result()
-
-
-def _divided(threads: int, lanes: int) -> ThreadPoolExecutor:
-    """A pool of `lanes` threads, each of which computes on its part of `threads`.
-
-    torch keeps the number in each thread, but gives the latest one to threads that are new: so all lanes are set
-    before the old number is given back.
-    """
-    pool, together = ThreadPoolExecutor(lanes, thread_name_prefix="lane"), threading.Barrier(lanes)
-
-    def settle() -> None:
-        torch.get_num_threads()  # what is set before a thread's first look is forgotten at that look
-        torch.set_num_threads(threads // lanes)
-        together.wait()
-
-    wait([pool.submit(settle) for _ in range(lanes)])
-    torch.set_num_threads(threads)
-    return pool
+def _of(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"

@@ -3,11 +3,11 @@
     tasks -> sampler (the current stream) -> mels -> Vocos, one by one (a stream and a thread of their own) -> waveforms
 
 How many frames a batch may have follows from the memory that is free when the model is loaded. A unit's waveform is the
-same in any batch to rounding; how near is in docs/benchmarks.md.
+same in any batch to rounding: tests/gpu measures how near.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import torch
@@ -51,11 +51,13 @@ def frame_budget(free_bytes: int, bytes_per_frame: float) -> int:
 class CudaExecution:
     """Samples with `transformer`, decodes with `decode`: (1, n_mels, frames) to (1, samples).
 
-    Until `warm_up` it takes one unit at a time and uses no graphs. `run` is for one thread at a time.
+    Until `warm_up` it takes one unit at a time and uses no graphs. `spoken_for_bytes` of the free memory are left
+    alone. `run` is for one thread at a time.
     """
 
-    def __init__(self, transformer: Transformer, decode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, transformer: Transformer, decode: Callable[[Tensor], Tensor], spoken_for_bytes: int = 0) -> None:
         self._transformer = transformer
+        self._spoken_for_bytes = spoken_for_bytes
         self._sampler = Sampler(transformer)
         self._decoder = _Decoder(decode, transformer.device)
         self._graphs: Graphs | None = None
@@ -105,7 +107,8 @@ class CudaExecution:
         self._spoken([probe] * PROBE_UNITS, replace(sampling, nfe_steps=1))
         needed = torch.cuda.max_memory_allocated(device) - before
         torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info(device)[0], needed / (PROBE_UNITS * PROBE_FRAMES)
+        free_bytes = torch.cuda.mem_get_info(device)[0] - self._spoken_for_bytes
+        return free_bytes, needed / (PROBE_UNITS * PROBE_FRAMES)
 
     def run(self, tasks: Sequence[Task], sampling: Sampling) -> list[Future[Pcm]]:
         """Speak `tasks` in one batch. Returns when the GPU is free for the next; decoding may go on beside it.
@@ -140,21 +143,33 @@ class _Decoder:
         before, self._last = self._last, self._thread.submit(self._run, sampled, mels, tasks, futures)
         sampled.synchronize()
         if before is not None:
-            before.result()
+            wait([before])
         return futures
 
     def _run(
         self, sampled: torch.cuda.Event, mels: Sequence[Tensor], tasks: Sequence[Task], futures: list[Future[Pcm]]
     ) -> None:
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream), torch.inference_mode():
-            self._stream.wait_event(sampled)
-            for mel, task, future in zip(mels, tasks, futures, strict=True):
-                try:
-                    with device_errors([task.sample.frames], str(self._device)):
-                        wave = self._decoded(mel)
-                    future.set_result(task.finished(wave))
-                except Exception as error:  # belongs to this task alone
+        try:
+            with torch.cuda.device(self._device), torch.cuda.stream(self._stream), torch.inference_mode():
+                self._stream.wait_event(sampled)
+                for mel, task, future in zip(mels, tasks, futures, strict=True):
+                    self._answer(mel, task, future)
+        except Exception as error:  # of the device itself: nobody may wait for ever
+            for future in futures:
+                if not future.done():
                     future.set_exception(error)
+
+    def _answer(self, mel: Tensor, task: Task, future: Future[Pcm]) -> None:
+        try:
+            with device_errors([task.sample.frames], str(self._device)):
+                try:
+                    wave = self._decoded(mel)
+                except torch.OutOfMemoryError:
+                    torch.cuda.empty_cache()
+                    wave = self._decoded(mel)
+            future.set_result(task.finished(wave))
+        except Exception as error:  # belongs to this task alone
+            future.set_exception(error)
 
     def _decoded(self, mel: Tensor) -> Pcm:
         mel.record_stream(self._stream)  # made on another: its memory must not be used again before this is done

@@ -84,7 +84,7 @@ class F5Engine:
         self._execution = (
             CpuExecution(Sampler(model.transformer), model.decode)
             if self.device.type == "cpu"
-            else CudaExecution(model.transformer, model.decode)
+            else CudaExecution(model.transformer, model.decode, spoken_for_bytes=reference_cache_bytes)
         )
         self._references = References(model.mel, model.tokenize, model.vocab, self.device, reference_cache_bytes)
         self._builtin = {name: _read_builtin(name) for name in BUILTIN_VOICES}
@@ -138,20 +138,26 @@ class F5Engine:
             except Exception as error:  # belongs to this item alone
                 answers[index].set_exception(error)
         if tasks:
-            (asked,) = {item.unit.sampling for item in items}
-            sampling = asked or self._sampling
-            for index, future in zip(spoken, self._execution.run(tasks, sampling), strict=True):
+            for index, future in zip(spoken, self._execution.run(tasks, self._shared_sampling(items)), strict=True):
                 answers[index] = future
         return answers
+
+    def _shared_sampling(self, items: Sequence[EngineInput]) -> Sampling:
+        asked = {item.unit.sampling or self._sampling for item in items}
+        if len(asked) > 1:
+            raise ValueError(f"one call holds units that are sampled as {asked}: sort them by their sampling")
+        return asked.pop()
 
     def _task(self, item: EngineInput) -> "Task":
         import torch
 
         from serve_app.engine.sampler import SampleInput
-        from serve_app.engine.task import Task
+        from serve_app.engine.task import Task, device_errors
 
         plan = self._plan(item)
-        sample = SampleInput(plan.reference.mel, torch.tensor(plan.token_ids), plan.frames, item.unit.seed)
+        with device_errors([plan.frames], str(self.device)):
+            mel = plan.reference.mel
+        sample = SampleInput(mel, torch.tensor(plan.token_ids), plan.frames, item.unit.seed)
         return Task(sample, plan.reference.gain, self.dtype)
 
     def _plan(self, item: EngineInput) -> _Plan:
@@ -195,8 +201,8 @@ def total_frames(reference_frames: int, reference_bytes: int, text_bytes: int, s
 
 
 def _check_speakable(text: str, tokens: Sequence[str], vocab: Mapping[str, int]) -> None:
-    """A symbol that the vocabulary lacks may become a space; a letter may not: its word would be left out."""
-    if lacking := sorted({t for t in tokens if t not in vocab and any(map(str.isalpha, t))}):
+    """A symbol that the vocabulary lacks may become a space; a letter or digit may not: it would be left out."""
+    if lacking := sorted({t for t in tokens if t not in vocab and any(map(str.isalnum, t))}):
         raise InvalidText(
             f"the model's vocabulary lacks {' '.join(lacking[:5])}, which would be left unspoken: write the "
             "text in a script that the model knows, or deploy a checkpoint for its language"

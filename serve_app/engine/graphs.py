@@ -20,9 +20,12 @@ from serve_app.engine.transformer import Transformer
 
 __all__ = ["Bucket", "CudaRecorder", "Graphs", "Recorder", "buckets_within"]
 
-UNITS = (1, 2, 4, 8, 16)
-FRAMES = (512, 768, 1024, 1536, 2048, 2816)
+UNITS = (1, 2, 3, 4, 6, 8, 12, 16)
+FRAMES = (512, 640, 768, 1024, 1280, 1536, 2048, 2816)
 """Up to the 30 s that F5-TTS was trained on; longer units are rare, and long enough to hide their launches."""
+
+MAX_COST = 1.35
+"""A bucket is used for a batch that without it would cost at least 1 / 1.35 as many frames."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,7 +41,7 @@ class Bucket:
 
 
 def buckets_within(max_frames: int) -> tuple[Bucket, ...]:
-    """Every pair of UNITS and FRAMES that `max_frames` padded frames hold: 30 at most, the largest first.
+    """Every pair of UNITS and FRAMES that `max_frames` padded frames hold: 64 at most, the largest first.
 
     Largest first, because graphs share their memory, and the first takes what all the others then use.
     """
@@ -59,9 +62,10 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._side = torch.cuda.Stream()  # one for all: each stream would keep workspaces of its own
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        side = torch.cuda.Stream()
+        side = self._side
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries choose kernels and take workspaces in their first calls
             work()
@@ -134,7 +138,7 @@ class Graphs:
         self._recorded = sorted(recorded, key=lambda each: each.bucket.padded_frames)
 
     def bucket(self, frames: Sequence[int]) -> Bucket | None:
-        """The smallest that holds units of these `frames`; None where none does."""
+        """The smallest that holds units of these `frames`; None where none does at little more cost."""
         found = self._find(len(frames), max(frames))
         return found.bucket if found else None
 
@@ -154,4 +158,5 @@ class Graphs:
 
     def _find(self, units: int, frames: int) -> _Recorded | None:
         fitting = (r for r in self._recorded if r.bucket.units >= units and r.bucket.frames >= frames)
-        return next(fitting, None)
+        found = next(fitting, None)
+        return found if found and found.bucket.padded_frames <= MAX_COST * units * frames else None

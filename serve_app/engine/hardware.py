@@ -19,6 +19,7 @@ __all__ = [
     "choose_attention",
     "choose_device",
     "choose_dtype",
+    "on_device",
 ]
 
 DtypeRequest = Literal["auto", "float32", "float16", "bfloat16"]
@@ -99,3 +100,8 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     except Exception as error:  # absent, or built for another torch, CUDA or C++ ABI: each fails in its own way
         return f"flash_attn cannot be imported ({type(error).__name__}: {error})"
     return None
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor`, which is on the CPU, on `device`; from pinned memory, so that the copy does not wait for the device."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

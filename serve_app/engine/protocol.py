@@ -22,10 +22,12 @@ class EngineInput:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How much of it an engine takes at once: units, and mel frames padded to the longest unit."""
+    """How much of it an engine takes at once: units, mel frames padded to the longest unit, and how many times as long
+    as the shortest unit the longest may be (2: padding to the longest is under half of what is computed)."""
 
     max_units: int
     max_frames: int
+    max_length_ratio: float = 2.0
 
 
 class Engine(Protocol):

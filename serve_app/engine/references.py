@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from torch import Tensor
 
 from serve_app.domain import Voice, VoiceRef
+from serve_app.engine.threads import worker_pool
 from serve_app.errors import UnusableVoice
 
 __all__ = ["HOP_SAMPLES", "MAX_REFERENCE_S", "Reference", "References"]
@@ -89,6 +90,7 @@ class References:
         self._tokenize = tokenize
         self._vocab = vocab
         self._device = device
+        self._one_thread = worker_pool(1, threads_each=1, name="reference")
         self._kept: LRUCache[VoiceRef, Reference] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size_bytes)
         self._lock = Lock()
 
@@ -113,11 +115,19 @@ class References:
         text = _reference_text(voice)
         gain = _gain(voice)
         frames = len(voice.audio) // HOP_SAMPLES + 1  # of a mel with centred windows
-        token_ids = [self._vocab.get(token, 0) for token in self._tokenize([text])[0]]
+        tokens = self._tokenize([text])[0]
+        if not any(token in self._vocab and any(map(str.isalnum, token)) for token in tokens):
+            raise UnusableVoice(
+                f"the reference text of voice {voice.ref.name!r} has no letter that the model's vocabulary has: upload "
+                "the voice with a text in a script that the model knows, or deploy a checkpoint for its language"
+            )
+        token_ids = [self._vocab.get(token, 0) for token in tokens]
 
         def make_mel() -> Tensor:
             levelled = torch.from_numpy(voice.audio * np.float32(gain))
-            return self._mel(levelled[None])[0].T.contiguous().to(self._device)
+            # On one thread: the product with the mel filters has other last bits on others.
+            mel = self._one_thread.submit(self._mel, levelled[None]).result()
+            return mel[0].T.contiguous().to(self._device)
 
         size_bytes = voice.audio.nbytes + 8 * len(token_ids)  # the audio becomes a mel, which is smaller
         return Reference(text, token_ids, frames, gain, size_bytes, make_mel)

@@ -19,9 +19,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from serve_app.domain import Sampling
 from serve_app.engine.attention import Layout
+from serve_app.engine.hardware import on_device
 from serve_app.engine.transformer import Transformer
 
-__all__ = ["Batch", "Integrate", "SampleInput", "Sampler", "Schedule", "integrate", "on_device", "time_schedule"]
+__all__ = ["Batch", "Integrate", "SampleInput", "Sampler", "Schedule", "integrate", "time_schedule"]
 
 EPSS_GRID = 32
 EPSS_STEPS = {
@@ -161,8 +162,3 @@ class Sampler:
             return item.noise
         generator = torch.Generator(device="cpu").manual_seed(item.seed)
         return torch.randn(item.frames, self._transformer.n_mels, generator=generator)
-
-
-def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor`, which is on the CPU, on `device`; from pinned memory, so that the copy does not wait for the device."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import clear_frames
 
 import numpy as np
 import torch
@@ -38,13 +39,18 @@ class Task:
 
 @contextmanager
 def device_errors(frames: list[int], device: str) -> Iterator[None]:
-    """torch's own errors as ours: OutOfMemory, or EngineError with the sizes."""
+    """torch's own errors as ours: OutOfMemory, or EngineError with the sizes.
+
+    What failed lets go of its tensors, which the traceback would keep while the call is tried again.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
+        clear_frames(error.__traceback__)
         raise OutOfMemory(
             f"units of {frames} mel frames do not fit into the memory of {device} ({error}): send the request "
             "again, or deploy the model on a device with more"
         ) from error
     except RuntimeError as error:
+        clear_frames(error.__traceback__)
         raise EngineError(f"units of {frames} mel frames failed on {device}: {error}") from error

@@ -43,7 +43,7 @@ class Transformer:
         self.n_mels: int = dit.proj_out.out_features
         self.dtype: torch.dtype = weight.dtype
         self.device: torch.device = weight.device
-        self._mel_in = make_linear(weight[:, : self.n_mels], torch.zeros_like(bias))
+        self._mel_in = make_linear(weight[:, : self.n_mels])  # its bias is in the context
         self._context_in = make_linear(weight[:, self.n_mels :], bias)
         self._convolutions = [layer for layer in dit.input_embed.conv_pos_embed.conv1d if isinstance(layer, nn.Conv1d)]
         self._blocks = [_Block(block, attend) for block in dit.transformer_blocks]

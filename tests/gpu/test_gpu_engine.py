@@ -105,9 +105,10 @@ def test_flash_attn_agrees_with_sdpa(dit: Any, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_graphs_agree_with_eager(dit: Any, dtype: torch.dtype) -> None:
+def test_graphs_agree_with_eager(dit: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every bucket, also one larger than the batch, one batch after another, at other strengths and schedules."""
     transformer = Transformer(on_gpu(dit, dtype), attention("sdpa"))
+    monkeypatch.setattr("serve_app.engine.graphs.MAX_COST", 100)  # even where it is not worth it
     graphs = Graphs(transformer, CudaRecorder(), [Bucket(8, 512), Bucket(2, 512), Bucket(8, 320), Bucket(1, 320)])
     replayed, eager = Sampler(transformer, graphs), Sampler(transformer)
     for frames in ((220,), LENGTHS[:2], LENGTHS, (500, 140), (140, 500), LENGTHS):
@@ -146,7 +147,7 @@ def test_a_warm_engine_knows_its_memory(tmp_path: Path) -> None:
     engine.warm_up()
     assert engine.batch_limits.max_units == 16
     assert engine.batch_limits.max_frames >= 2812
-    assert engine.computed_frames([500, 600, 700]) == 4 * 768
+    assert engine.computed_frames([500, 600, 700]) == 3 * 768
     assert "CUDA graphs" in engine.runtime["batching"]
 
 

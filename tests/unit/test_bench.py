@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.engine import BYTES_PER_S, FULL, ON_A_CPU, REFERENCE_FRAMES, SECONDS, flops, text_of
+from bench.engine import BYTES_PER_S, FULL, ON_A_CPU, SECONDS, flops, frames_of, text_of
 from serve_app.engine.architecture import sizes
 
 
@@ -13,12 +13,16 @@ def test_texts_are_as_long_as_they_say(seconds: int) -> None:
 
 
 def test_the_work_is_that_of_the_formula() -> None:
-    """About 379 M + 90.1 k * frames a token, twice for guidance, once a step: v1_base by its paper's sizes."""
-    text = text_of(8)
-    frames = REFERENCE_FRAMES + len(text) / BYTES_PER_S * 93.75
-    expected = 16 * 2 * frames * (379e6 + 90.1e3 * frames)
-    assert flops(sizes("v1_base"), 16, [text]) == pytest.approx(expected, rel=0.01)
-    assert flops(sizes("v1_base"), 16, [text, text]) == pytest.approx(2 * expected, rel=0.01)
+    """About 379 M + 90.1 k * frames a token, twice for guidance, once a step: of v1_base."""
+    expected = 16 * 2 * 1250 * (379e6 + 90.1e3 * 1250)
+    assert flops(sizes("v1_base"), 16, [1250]) == pytest.approx(expected, rel=0.01)
+    assert flops(sizes("v1_base"), 16, [1250, 1250]) == pytest.approx(2 * expected, rel=0.01)
+
+
+def test_frames_are_those_of_the_planned_units() -> None:
+    """A text is as long as it says beside its reference, once in each of its units."""
+    assert frames_of(text_of(8)) == [pytest.approx(500 + 750, rel=0.05)]
+    assert sum(frames_of(text_of(20))) == pytest.approx(2 * 500 + 1875, rel=0.05)
 
 
 def test_what_a_cpu_measures_is_part_of_the_whole() -> None:

@@ -122,7 +122,7 @@ def cfm_tokens(text: str) -> list[list[str]]:
 
 
 def test_bfloat16_on_a_cpu_stays_near(weights: F5Weights, engine: F5Engine) -> None:
-    """An option for CPUs that have it: the same speech at the same level, 0.1 % of the energy of the waveform off (here)."""
+    """An option for CPUs that have it: the same speech at the same level, 0.1 % of its energy off (here)."""
     half = F5Engine(weights, device="cpu", dtype="bfloat16", sampling=SEVEN)
     for one in (item(seed=1), item("Short.", seed=2), item(voice=voice(), seed=3)):
         (exact,), (near,) = speak(engine, one), speak(half, one)
@@ -335,8 +335,8 @@ def test_the_parameters_of_a_unit_are_heard(engine: F5Engine) -> None:
     assert bytes_of(engine, item(sampling=SEVEN)) == own
     for other in (Sampling(8), Sampling(7, cfg_strength=1.0), Sampling(7, sway=0.0)):
         assert bytes_of(engine, item(sampling=other)) != own
-    with pytest.raises(ValueError, match="too many values"):
-        engine.synthesize([item(sampling=SEVEN), item()])
+    with pytest.raises(ValueError, match="sort them by their sampling"):
+        engine.synthesize([item(sampling=Sampling(8)), item()])
 
 
 def test_a_voice_costs_nothing_after_its_first_use(weights: F5Weights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,10 +383,10 @@ print(hashlib.sha256((speak(engine, EngineInput(unit, None))[0] * 32767).astype(
 def test_warm_engine_speaks(engine: F5Engine) -> None:
     """A warm-up passes on good weights; the engine says what it runs on and why it runs SDPA."""
     engine.warm_up()
-    assert engine.batch_limits == BatchLimits(max_units=1, max_frames=8192)
+    assert engine.batch_limits == BatchLimits(1, 8192, max_length_ratio=float("inf"))
     reason = "flash_attn needs a CUDA device and the device is cpu"
     assert engine.attention == AttentionChoice("sdpa", reason)
-    assert engine.runtime["batching"] == "one unit at a time on 1 threads"
+    assert engine.runtime["batching"] == "one unit at a time on 1 thread"
     assert torch.get_num_threads() == 1
 
 

@@ -80,7 +80,7 @@ def test_f5_loads_what_its_settings_name(tmp_path):
         "dtype": "float32",
         "attention": "sdpa",
         "attention_reason": "attention is set to sdpa",
-        "batching": "one unit at a time on 1 threads",
+        "batching": "one unit at a time on 1 thread",
     }
 
 
