@@ -166,6 +166,7 @@ class Batcher:
                     if entry.on_start is not None:
                         loop.call_soon(entry.on_start)  # not called here: its errors must not become the batch's
                 await self._answer(batch)
+                batch = []  # settled, or followed until it is
         except Exception as error:  # a defect of the engine's limits or of this file: nobody may wait for ever
             stranded, self._waiting = [*batch, *self._waiting], []
             for entry in stranded:

@@ -17,6 +17,7 @@ from tests.support.tiny_f5 import SMALL, random_dit
 def _gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} sees no CUDA device here")
+    torch.backends.cudnn.allow_tf32 = False  # else float32 convolutions are rounded to TF32, as in a replica
     import_f5_tts()
 
 

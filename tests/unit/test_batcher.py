@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from serve_app import logs
 from serve_app.batcher import Batcher, BatcherStats, choose_batch
-from serve_app.domain import Pcm
+from serve_app.domain import Pcm, Sampling
 from serve_app.engine.fake import FakeEngine
-from serve_app.engine.protocol import BatchLimits
+from serve_app.engine.protocol import BatchLimits, EngineInput
 from serve_app.errors import Unavailable
 from tests.support.batching import Held, alone, item
 
@@ -153,6 +154,19 @@ async def test_a_caller_that_leaves_during_its_batch_harms_nobody() -> None:
         np.testing.assert_array_equal(outcomes[2], alone("bbbb"))
         stats = held.batcher.stats()
         assert (stats.units_done, stats.units_abandoned, stats.running) == (2, 1, 0)
+
+
+async def test_units_that_are_sampled_differently_share_no_call() -> None:
+    """Steps, guidance and sway belong to a whole call: the oldest unit's decide, and who waits longest comes first."""
+    quick, fine = Sampling(nfe_steps=7), Sampling(nfe_steps=32)
+    async with Held() as held:
+        for text, sampling in (("a", quick), ("b", fine), ("c", quick), ("d", None), ("e", fine)):
+            one = item(text)
+            unit = replace(one.unit, sampling=sampling)
+            held.tasks.append(asyncio.create_task(held.batcher.submit(EngineInput(unit, None))))
+            await asyncio.sleep(0)
+        await held.release()
+        assert held.engine.calls == [("first",), ("a", "c"), ("b", "e"), ("d",)]
 
 
 async def test_close_lets_the_batch_end_and_fails_what_waits() -> None:

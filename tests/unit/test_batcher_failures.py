@@ -210,6 +210,47 @@ async def test_the_next_batch_begins_while_the_last_is_decoded() -> None:
     assert batcher.stats().running == 0
 
 
+async def test_a_defect_strands_nobody_whose_audio_is_still_to_come() -> None:
+    """What cannot be cut or called fails at once; what the engine has taken is answered by the engine."""
+
+    class Forgetful(Decoding):
+        forgotten = False
+
+        @property
+        def batch_limits(self) -> BatchLimits:
+            if self.forgotten:
+                raise ZeroDivisionError("no limits")
+            return super().batch_limits
+
+    engine = Forgetful()
+    batcher = Batcher(engine)
+    first = asyncio.create_task(batcher.submit(item("first")))
+    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    engine.forgotten = True
+    with pytest.raises(EngineError, match="no limits"):
+        await batcher.submit(item("second"))
+    assert not first.done()
+    engine.decode()
+    np.testing.assert_array_equal(await first, alone("first"))
+    await batcher.close()
+    assert (batcher.stats().units_done, batcher.stats().units_failed, batcher.stats().units_abandoned) == (1, 1, 0)
+
+
+async def test_an_error_in_on_call_reaches_no_caller() -> None:
+    """A metric that cannot be counted goes to the event loop's handler; the unit is spoken."""
+    seen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: seen.append(context["exception"]))
+    error = RuntimeError("no such metric")
+
+    def on_call(frames: int, computed_frames: int) -> None:
+        raise error
+
+    batcher = Batcher(FakeEngine(), on_call=on_call)
+    np.testing.assert_array_equal(await batcher.submit(item("hello")), alone("hello"))
+    await batcher.close()
+    assert seen == [error]
+
+
 async def test_an_items_own_error_leaves_the_rest_of_its_batch() -> None:
     """Nothing is run again for it."""
     async with Held() as held:

@@ -52,6 +52,37 @@ def test_threads_are_divided_where_that_pays(tmp_path: Path, monkeypatch: pytest
     assert isinstance(bad.exception(), InvalidText)
 
 
+def test_lanes_run_side_by_side_and_are_filled_as_they_come_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two units are inside the model at once; a call returns when a lane is free, and the next fills just that."""
+    engine = warm_engine(tmp_path, monkeypatch, single_s=1.0, pair_s=1.0)
+    execution, inside = engine._execution, threading.Barrier(2)
+    assert isinstance(execution, CpuExecution)
+    decode, slow = execution._decode, threading.Event()
+    names: list[str] = []
+
+    def meet(mel: torch.Tensor) -> torch.Tensor:
+        if len(names) < 2:
+            names.append(threading.current_thread().name)
+            inside.wait(timeout=30)  # broken unless both are here
+            if names[0] != threading.current_thread().name:
+                assert slow.wait(timeout=30)
+        return decode(mel)
+
+    monkeypatch.setattr(execution, "_decode", meet)
+    first = engine.synthesize([item("Hello there.", 0), item("Good bye.", 1)])
+    assert sorted(future.done() for future in first) == [False, True]
+    assert engine.batch_limits.max_units == 1
+    (third,) = engine.synthesize([item("Hello there.", 0)])
+    assert third.result(timeout=30).shape[0] > 0
+    assert not all(future.done() for future in first)
+    slow.set()
+    for future in first:
+        future.result(timeout=30)
+    assert engine.batch_limits.max_units == 2
+
+
 def test_threads_stay_together_where_that_is_as_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two units in 1.9 times the time of one gain too little: one at a time, and the lanes that were tried are gone."""
     before = set(threading.enumerate())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -227,6 +227,7 @@ def test_builtin_voice_is_what_its_stats_say(engine: F5Engine) -> None:
         (voice(text="  "), "voice 'ada' has no reference text: .* ref_text"),
         (voice(seconds=12.01), r"is 12.01 s: upload 0.5 to 12 s"),
         (voice(seconds=0.4), r"is 0.40 s: upload 0.5 to 12 s"),
+        (voice(text="नमस्ते"), "reference text of voice 'ada' has no letter that the model's vocabulary has"),
         (voice(level=0.0), "RMS of 0, which is silence"),
         (voice(level=float("nan")), "RMS of nan, which is silence"),
         (voice(level=0.9), r"[23]\d% of the reference audio of voice 'ada' is at full scale.*lower level"),
@@ -272,6 +273,7 @@ def test_unknown_builtin_voice_is_refused(engine: F5Engine) -> None:
         ("... !", "nothing that can be spoken"),
         ("\N{GRINNING FACE}", "nothing that can be spoken"),
         ("Say नमस्ते now.", "lacks त न .* left unspoken"),
+        ("I have १२ apples.", "lacks १ २, .* left unspoken"),
         ("word " * 700, r"needs 8\d\d\d mel frames, 501 of them for its reference, of 8192"),
     ],
 )
@@ -355,6 +357,39 @@ def test_a_voice_costs_nothing_after_its_first_use(weights: F5Weights, monkeypat
     assert len(mels) == 4
     bytes_of(small, item(voice=voice(seconds=5.0, version="large")))  # larger than all: spoken, but not kept
     assert small._references.size_bytes <= 400_000
+
+
+@pytest.mark.parametrize(("threads", "used"), [(2, 2), (3, 2), (4, 4), (8, 8)])
+def test_threads_change_no_byte(weights: F5Weights, engine: F5Engine, threads: int, used: int) -> None:
+    """From the reference to the vocoder all is the same on any power of two, to which other numbers are taken down."""
+    expected = bytes_of(engine, item(seed=1), item(voice=voice(), seed=2))
+    try:
+        other = F5Engine(weights, device="cpu", sampling=SEVEN, threads=threads)
+        assert torch.get_num_threads() == used
+        assert bytes_of(other, item(seed=1), item(voice=voice(), seed=2)) == expected
+    finally:
+        torch.set_num_threads(1)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    units=st.lists(
+        st.tuples(
+            st.sampled_from(["So it goes.", "Short.", "物种演化。", "I have been a silent spectator.", "A, b; c!"]),
+            st.integers(0, 2**31 - 1),
+            st.floats(0.25, 4),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_units_say_what_each_says_alone(engine: F5Engine, units: list[tuple[str, int, float]]) -> None:
+    """Whatever texts, seeds and speeds share a call, each has its own bytes and the length of its frames."""
+    items = [item(text, seed=seed, speed=speed, sampling=Sampling(4)) for text, seed, speed in units]
+    together = speak(engine, *items)
+    assert [wave.tobytes() for wave in together] == [bytes_of(engine, one)[0] for one in items]
+    reference_frames = 127_987 // 256 + 1
+    assert [len(wave) for wave in together] == [(engine.frames(one) - reference_frames - 1) * 256 for one in items]
 
 
 def test_the_same_bytes_in_another_process(engine: F5Engine, weights: F5Weights) -> None:

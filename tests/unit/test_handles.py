@@ -8,7 +8,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve_app.deployments.handles import ATTEMPTS, SynthesizerHandle
 from serve_app.domain import BUILTIN, Unit, VoiceRef
-from serve_app.errors import InvalidText, Overloaded, Unavailable
+from serve_app.errors import InvalidText, OutOfMemory, Overloaded, Unavailable
 
 UNIT = Unit(0, "Hello.", VoiceRef("heart", BUILTIN), 1.0, 7, 10, "r1")
 
@@ -72,6 +72,14 @@ async def test_what_the_replica_raised_is_raised_here():
     wrapped = RayTaskError("synthesize", "Traceback", InvalidText("nothing to speak"))
     with pytest.raises(InvalidText, match="nothing to speak"):
         await SynthesizerHandle(Handle(wrapped), "m", 7).synthesize(UNIT)
+
+
+async def test_a_unit_that_does_not_fit_is_not_sent_again():
+    """The replica's batcher has tried it twice; the next replica has no more memory."""
+    handle = Handle(*[RayTaskError("synthesize", "Traceback", OutOfMemory("does not fit"))] * ATTEMPTS)
+    with pytest.raises(OutOfMemory, match="does not fit"):
+        await SynthesizerHandle(handle, "m", 7).synthesize(UNIT)
+    assert handle.calls == 1
 
 
 async def test_a_caller_that_leaves_cancels_the_remote_call():
