@@ -255,6 +255,7 @@ def main(grid: Sequence[tuple[str, int, int]] | None = None) -> str:
                     dtype = contender.engine.dtype if isinstance(contender, Ours) else theirs
                     lines.append(_row(name, point, device, rates[dtype], contender, loaded_bytes))
                     print(lines[-1], flush=True)
+            del contender, contenders  # a GPU holds one size at a time
     return "\n".join(lines)
 
 

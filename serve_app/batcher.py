@@ -93,8 +93,8 @@ class Batcher:
         self._engine = engine
         self._clock = clock
         self._on_call = on_call
-        self._own_executor = None if executor else ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._executor = executor or self._own_executor
+        self._executor: Executor = executor or ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._own_executor = None if executor else self._executor
         self._waiting: list[_Entry] = []
         self._running: set[_Entry] = set()
         self._ending: set[asyncio.Future[Pcm]] = set()
@@ -121,6 +121,10 @@ class Batcher:
             frames=self._counts["frames"],
             computed_frames=self._counts["computed_frames"],
         )
+
+    def in_engine_thread(self, work: Callable[[], None]) -> None:
+        """Do `work` where the engine is called from: what a device keeps for each thread is then ready. Blocks."""
+        self._executor.submit(work).result()
 
     async def submit(self, item: EngineInput, *, on_start: Callable[[], None] | None = None) -> Pcm:
         """The waveform of `item`. `on_start` is called on the event loop when the engine begins with it.

@@ -90,6 +90,8 @@ def _load_f5(model: F5Settings, weights: WeightsSource) -> Engine:
         attention=model.attention,
         threads=model.threads,
         reference_cache_bytes=model.reference_cache_bytes,
+        memory_share=min(model.num_gpus, 1.0) or 1.0,
+        cuda_graphs=model.cuda_graphs,
     )
 
 

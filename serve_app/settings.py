@@ -166,6 +166,7 @@ class F5Settings(ScaleSettings):
     attention: Literal["auto", "sdpa", "flash_attn"] = "auto"
     threads: int | None = Field(None, ge=1)
     reference_cache_bytes: int = Field(256 * MIB, ge=MIB)
+    cuda_graphs: bool = True
     autoscaling: AutoscalingSettings = AutoscalingSettings(max_replicas=8, target_ongoing_requests=8)
     max_ongoing_requests: int = Field(32, ge=1)
     graceful_shutdown_timeout_s: float = Field(300.0, gt=0)

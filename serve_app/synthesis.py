@@ -54,7 +54,7 @@ class SynthesisService:
         """
         started_s = self._clock()
         try:
-            self._engine.warm_up()
+            self._batcher.in_engine_thread(self._engine.warm_up)
         except ServiceError:
             raise
         except Exception as error:

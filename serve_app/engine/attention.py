@@ -11,7 +11,7 @@ nothing is masked and no item pays for the padding beside it. Both give the same
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,11 +29,13 @@ class Layout:
 
     `valid`: which frames are not padding, (rows, frames), bool; None where there is no padding, because a mask keeps
     attention from its fast kernels. `boundaries`: where each item and each stretch of padding ends in the flattened
-    batch, (2 * rows + 1,), int32, from 0 on. Holds tensors only, so that a captured CUDA graph can be given others.
+    batch, (2 * rows + 1,), int32, from 0 on. `bias`: what `valid` adds to scores, (rows, 1, 1, frames), see `biased`.
+    Holds tensors only, so that a captured CUDA graph can be given others.
     """
 
     valid: Tensor | None
     boundaries: Tensor
+    bias: Tensor | None = None
 
     @classmethod
     def of(cls, frames: Sequence[int], padded_to: int, device: torch.device) -> "Layout":
@@ -43,6 +45,13 @@ class Layout:
         valid = torch.arange(padded_to) < torch.tensor(frames)[:, None]
         padded = min(frames) < padded_to
         return cls(on_device(valid, device) if padded else None, on_device(boundaries, device))
+
+    def biased(self, dtype: torch.dtype) -> "Layout":
+        """With `bias` in `dtype`, so that not every attention makes its own of the mask."""
+        if self.valid is None:
+            return self
+        bias = torch.zeros_like(self.valid, dtype=dtype).masked_fill_(~self.valid, float("-inf"))
+        return replace(self, bias=bias[:, None, None, :])
 
     def silenced(self, hidden: Tensor) -> Tensor:
         """`hidden` (rows, frames, dim) with zeros where padding is."""
@@ -72,11 +81,10 @@ def attention(path: AttentionPath) -> Attend:
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-    if layout.valid is None and packs(query.device, query.dtype):
+    if layout.bias is None and packs(query.device, query.dtype):
         return _by_head(query, key, value)
-    mask = None if layout.valid is None else layout.valid[:, None, None, :]
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # heads first
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=layout.bias).transpose(1, 2)
 
 
 def _by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ How many frames a batch may have follows from the memory that is free when the m
 same in any batch to rounding: tests/gpu measures how near.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from traceback import clear_frames
 
 import torch
 from torch import Tensor
@@ -51,13 +53,23 @@ def frame_budget(free_bytes: int, bytes_per_frame: float) -> int:
 class CudaExecution:
     """Samples with `transformer`, decodes with `decode`: (1, n_mels, frames) to (1, samples).
 
-    Until `warm_up` it takes one unit at a time and uses no graphs. `spoken_for_bytes` of the free memory are left
-    alone. `run` is for one thread at a time.
+    Until `warm_up` it takes one unit at a time and uses no graphs, nor after it where `record` is false. Of the free
+    memory it uses `memory_share`, less `spoken_for_bytes`. `run` is for one thread at a time.
     """
 
-    def __init__(self, transformer: Transformer, decode: Callable[[Tensor], Tensor], spoken_for_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        transformer: Transformer,
+        decode: Callable[[Tensor], Tensor],
+        spoken_for_bytes: int = 0,
+        memory_share: float = 1.0,
+        record: bool = True,
+    ) -> None:
         self._transformer = transformer
+        torch.backends.cuda.enable_cudnn_sdp(False)  # newer torch prefers it, and it plans anew for every length
         self._spoken_for_bytes = spoken_for_bytes
+        self._memory_share = memory_share
+        self._record = record
         self._sampler = Sampler(transformer)
         self._decoder = _Decoder(decode, transformer.device)
         self._graphs: Graphs | None = None
@@ -71,7 +83,8 @@ class CudaExecution:
     @property
     def batching(self) -> str:
         """How units share the GPU, for `/health`."""
-        return f"up to {self._max_units} units and {self._max_frames} padded frames at once, in CUDA graphs"
+        graphs = "in CUDA graphs" if self._graphs else "without CUDA graphs"
+        return f"up to {self._max_units} units and {self._max_frames} padded frames at once, {graphs}"
 
     def computed_frames(self, frames: Sequence[int]) -> int:
         """Those of the bucket, or of all items at the length of the longest."""
@@ -83,13 +96,14 @@ class CudaExecution:
 
         The schedule of `sampling`, the model's own, is made ready.
         """
-        few = replace(sampling, nfe_steps=WARM_UP_STEPS)
+        few = replace(sampling, nfe_steps=WARM_UP_STEPS, cfg_strength=Sampling().cfg_strength)  # guided: the dearer
         self._spoken([task], few)
         self._max_frames = frame_budget(*self._measured_memory(task, few))
         self._max_units = MAX_UNITS
-        with torch.cuda.device(self._transformer.device):
-            self._graphs = Graphs(self._transformer, CudaRecorder(), buckets_within(self._max_frames))
-        self._sampler = Sampler(self._transformer, self._graphs)
+        if self._record:
+            with torch.cuda.device(self._transformer.device):
+                self._graphs = _recorded(self._transformer, self._max_frames)
+            self._sampler = Sampler(self._transformer, self._graphs)
         self._sampler.schedule(sampling)
         self._spoken([task], few)
 
@@ -107,7 +121,7 @@ class CudaExecution:
         self._spoken([probe] * PROBE_UNITS, replace(sampling, nfe_steps=1))
         needed = torch.cuda.max_memory_allocated(device) - before
         torch.cuda.empty_cache()
-        free_bytes = torch.cuda.mem_get_info(device)[0] - self._spoken_for_bytes
+        free_bytes = int(torch.cuda.mem_get_info(device)[0] * self._memory_share) - self._spoken_for_bytes
         return free_bytes, needed / (PROBE_UNITS * PROBE_FRAMES)
 
     def run(self, tasks: Sequence[Task], sampling: Sampling) -> list[Future[Pcm]]:
@@ -125,6 +139,14 @@ class CudaExecution:
             raise
 
 
+def _recorded(transformer: Transformer, max_frames: int) -> Graphs:
+    gc.freeze()  # torch collects garbage before each recording
+    try:
+        return Graphs(transformer, CudaRecorder(), buckets_within(max_frames))
+    finally:
+        gc.unfreeze()
+
+
 class _Decoder:
     """Turns mels into waveforms on a stream of its own, one batch beside the sampling of the next and no more."""
 
@@ -137,7 +159,7 @@ class _Decoder:
 
     def start(self, mels: Sequence[Tensor], tasks: Sequence[Task]) -> list[Future[Pcm]]:
         """Waits for the sampling that was enqueued on the current stream, and for the batch before to be decoded."""
-        sampled = torch.cuda.Event()
+        sampled = torch.cuda.Event(blocking=True)  # waiting takes no CPU
         sampled.record()
         futures: list[Future[Pcm]] = [Future() for _ in tasks]
         before, self._last = self._last, self._thread.submit(self._run, sampled, mels, tasks, futures)
@@ -164,7 +186,8 @@ class _Decoder:
             with device_errors([task.sample.frames], str(self._device)):
                 try:
                     wave = self._decoded(mel)
-                except torch.OutOfMemoryError:
+                except torch.OutOfMemoryError as error:
+                    clear_frames(error.__traceback__)  # which would keep what did not fit
                     torch.cuda.empty_cache()
                     wave = self._decoded(mel)
             future.set_result(task.finished(wave))

@@ -49,7 +49,7 @@ class F5Engine:
 
     `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N". `dtype`: of the transformer, see
     `choose_dtype`. `sampling`: of units that bring none. `threads`: torch's on the CPU, for the whole process; None
-    leaves them alone. `reference_cache_bytes`: of prepared references.
+    leaves them alone. `reference_cache_bytes`: of prepared references. `memory_share`: of a GPU's free memory, 0 to 1.
 
     On a CPU the same unit, voice and seed give the same bytes, whatever else is in the call. `synthesize` and
     `warm_up` are for one thread at a time; `frames` may run beside them.
@@ -64,6 +64,8 @@ class F5Engine:
         attention: "AttentionRequest" = "auto",
         threads: int | None = None,
         reference_cache_bytes: int = REFERENCE_CACHE_BYTES,
+        memory_share: float = 1.0,
+        cuda_graphs: bool = True,
     ) -> None:
         import torch
 
@@ -84,7 +86,7 @@ class F5Engine:
         self._execution = (
             CpuExecution(Sampler(model.transformer), model.decode)
             if self.device.type == "cpu"
-            else CudaExecution(model.transformer, model.decode, spoken_for_bytes=reference_cache_bytes)
+            else CudaExecution(model.transformer, model.decode, reference_cache_bytes, memory_share, cuda_graphs)
         )
         self._references = References(model.mel, model.tokenize, model.vocab, self.device, reference_cache_bytes)
         self._builtin = {name: _read_builtin(name) for name in BUILTIN_VOICES}

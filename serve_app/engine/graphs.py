@@ -24,8 +24,12 @@ UNITS = (1, 2, 3, 4, 6, 8, 12, 16)
 FRAMES = (512, 640, 768, 1024, 1280, 1536, 2048, 2816)
 """Up to the 30 s that F5-TTS was trained on; longer units are rare, and long enough to hide their launches."""
 
-MAX_COST = 1.35
-"""A bucket is used for a batch that without it would cost at least 1 / 1.35 as many frames."""
+LAUNCH_BOUND_FRAMES = 1024
+"""Up to so many padded frames a step's launches take longer than its work (an estimate for an H100), and a bucket of
+that size is used for whatever it holds."""
+
+MAX_COST = 1.1
+"""A larger bucket is used for batches that without it would cost at least 1 / 1.1 as many frames."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,7 +66,9 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        self._side = torch.cuda.Stream()  # one for all: each stream would keep workspaces of its own
+        # One of each for all recordings, because each stream keeps workspaces; none shared with another recorder,
+        # because a workspace that was made in a recording goes with that recorder's pool.
+        self._side, self._capture = torch.cuda.Stream(), torch.cuda.Stream()
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         side = self._side
@@ -72,7 +78,7 @@ class CudaRecorder:
             work()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._capture, capture_error_mode="thread_local"):
             work()
         replay: Callable[[], None] = graph.replay
         return replay
@@ -159,4 +165,5 @@ class Graphs:
     def _find(self, units: int, frames: int) -> _Recorded | None:
         fitting = (r for r in self._recorded if r.bucket.units >= units and r.bucket.frames >= frames)
         found = next(fitting, None)
-        return found if found and found.bucket.padded_frames <= MAX_COST * units * frames else None
+        worth = max(LAUNCH_BOUND_FRAMES, MAX_COST * units * frames)
+        return found if found and found.bucket.padded_frames <= worth else None

@@ -90,6 +90,7 @@ class Transformer:
         `context` is (rows, frames, dim), where rows are batch or twice that; `modulations` are of one step,
         (6 * depth + 2, dim).
         """
+        layout = layout.biased(self.dtype)
         projected = self._mel_in(mel.to(self.dtype))
         hidden = (context.unflatten(0, (-1, len(mel))) + projected).flatten(0, 1)
         hidden = self._convolved(hidden, layout) + hidden

@@ -107,17 +107,20 @@ def test_flash_attn_agrees_with_sdpa(dit: Any, dtype: torch.dtype) -> None:
             assert error(found, expected) <= BOUNDS[dtype]
 
 
+@pytest.mark.parametrize("path", ["sdpa", "flash_attn"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_graphs_agree_with_eager(dit: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_agree_with_eager(dit: Any, dtype: torch.dtype, path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every bucket, also one larger than the batch, one batch after another, at other strengths and schedules."""
-    transformer = Transformer(on_gpu(dit, dtype), attention("sdpa"))
+    if path == "flash_attn" and (choice := choose_attention("auto", CUDA, dtype)).path != path:
+        pytest.skip(choice.reason)
+    transformer = Transformer(on_gpu(dit, dtype), attention(path))
     monkeypatch.setattr("serve_app.engine.graphs.MAX_COST", 100)  # even where it is not worth it
     graphs = Graphs(transformer, CudaRecorder(), [Bucket(8, 512), Bucket(2, 512), Bucket(8, 320), Bucket(1, 320)])
     replayed, eager = Sampler(transformer, graphs), Sampler(transformer)
-    for frames in ((220,), LENGTHS[:2], LENGTHS, (500, 140), (140, 500), LENGTHS):
+    for frames in ((220,), LENGTHS[:2], LENGTHS, (500, 140), (140, 500), (500, *LENGTHS[1:]), LENGTHS):
         for sampling in (SIXTEEN, Sampling(7, 3.0, 0.0)):
             found, expected = (one.sample(items(*frames), sampling) for one in (replayed, eager))
-            assert max(map(error, found, expected)) <= BOUNDS[dtype] / 10
+            assert max(map(error, found, expected)) <= BOUNDS[dtype] / 4
 
 
 def test_a_thousand_batches_without_growth(tmp_path: Path) -> None:
@@ -132,13 +135,19 @@ def test_a_thousand_batches_without_growth(tmp_path: Path) -> None:
         for wave in speak(engine, *(EngineInput(unit, None) for unit in units)):
             assert np.isfinite(wave).all()
 
+    def settle() -> None:
+        last = engine._execution._decoder._last  # may still hold the mels that it has answered
+        assert last is not None
+        last.result()
+        torch.cuda.synchronize()
+
     for index in range(100):
         batch(index)
-    torch.cuda.synchronize()
+    settle()
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     for index in range(1000):
         batch(index)
-    torch.cuda.synchronize()
+    settle()
     assert torch.cuda.memory_allocated() <= before[0]
     assert torch.cuda.memory_reserved() <= 1.1 * before[1]
 

@@ -116,7 +116,6 @@ def test_in_any_order(size: Size, alone: list[Tensor]) -> None:
 @pytest.mark.parametrize("bucket", [Bucket(8, 102), Bucket(11, 80)], ids=str)
 def test_in_any_bucket(size: Size, alone: list[Tensor], bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames and units that a bucket adds are not heard, in its first batch nor after another."""
-    monkeypatch.setattr("serve_app.engine.graphs.MAX_COST", 100)  # even where it is not worth it
     graphs = Graphs(size.transformer, Again(), [bucket])
     sampler = Sampler(size.transformer, graphs)
     assert worst(sampler.sample(items(), size.sampling), alone) <= ROUNDING
@@ -130,9 +129,8 @@ def test_buckets_are_bounded() -> None:
     assert buckets_within(500) == ()
 
 
-def test_what_fits_no_bucket_is_integrated_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many units, or no guidance: without a graph; the rest goes into the smallest bucket that is no waste."""
-    monkeypatch.setattr("serve_app.engine.graphs.MAX_COST", 100)
+def test_what_fits_no_bucket_is_integrated_all_the_same() -> None:
+    """Too many units, no guidance, or a large bucket half empty: without a graph; else the smallest bucket is taken."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformer = Transformer(random_dit(ARCHITECTURE), attention("sdpa"))
@@ -160,6 +158,6 @@ def test_what_fits_no_bucket_is_integrated_all_the_same(monkeypatch: pytest.Monk
         assert replays == expected
     assert graphs.bucket([50, 60, 70]) == Bucket(4, 70)
     assert graphs.bucket([71]) is None
-    monkeypatch.undo()
-    assert graphs.bucket([60, 70]) == Bucket(2, 70)
-    assert graphs.bucket([60]) is None  # 140 frames for 60
+    larger = Graphs(transformer, Again(), [Bucket(4, 700)])
+    assert larger.bucket([690] * 4) == Bucket(4, 700)
+    assert larger.bucket([400] * 4) is None  # 2800 frames for 1600
