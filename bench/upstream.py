@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from serve_app.engine.load import F5Weights, load_dit, load_vocab
+from serve_app.engine.load import F5Weights, import_f5_tts, load_dit, load_vocab
 
 __all__ = ["REFERENCE", "REFERENCE_TEXT", "Upstream"]
 
@@ -83,6 +83,7 @@ def _utils_infer() -> Any:
         for member in members:
             setattr(module, member, lambda *_args, **_named: None)
         sys.modules.setdefault(name, module)
+    import_f5_tts()
     from f5_tts.infer import utils_infer
 
     vars(utils_infer)["print"] = lambda *_args, **_named: None  # it tells of every chunk

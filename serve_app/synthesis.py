@@ -5,6 +5,7 @@ Unit -> voice (built in, or from the voice source) -> batcher -> engine -> Pcm
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -27,7 +28,8 @@ class VoiceSource(Protocol):
 
 
 class SynthesisService:
-    """Speaks units with one engine. `model` is the name that requests select; `clock` gives seconds."""
+    """Speaks units with one engine. `model` is the name that requests select; `clock` gives seconds; `executor` has the
+    one thread that calls the engine, and is not shut down here."""
 
     def __init__(
         self,
@@ -37,13 +39,14 @@ class SynthesisService:
         *,
         metrics: Metrics | None = None,
         batcher: Batcher | None = None,
+        executor: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._voices = voices
         self._model = model
-        self._batcher = batcher or Batcher(engine, clock=clock, on_call=self._count_frames)
+        self._batcher = batcher or Batcher(engine, clock=clock, executor=executor, on_call=self._count_frames)
         self._clock = clock
         self._warm_up_s: float | None = None
 

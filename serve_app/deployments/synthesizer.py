@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,9 +31,13 @@ class Synthesizer:
         os.environ.update(pip_guard())  # whatever is imported below can install nothing
         node = NodeSettings.from_environment(os.environ)
         weights = NodeWeights(node, store if isinstance(store, S3Store) else None)
-        engine = load_engine(model, weights)
+        # Everything that computes runs in one thread: what a device and a maths library keep for each is then ready.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        engine = self._thread.submit(load_engine, model, weights).result()
         logs.event("model_loaded", model=model.name)
-        self._service = SynthesisService(engine, voices.client(store), model.name, metrics=RayMetrics())
+        self._service = SynthesisService(
+            engine, voices.client(store), model.name, metrics=RayMetrics(), executor=self._thread
+        )
         self._service.warm_up()
         logs.event("replica_ready", model=model.name, **engine.runtime)
 
@@ -46,6 +51,7 @@ class Synthesizer:
 
     async def __del__(self) -> None:
         await self._service.close()
+        self._thread.shutdown(wait=False)
 
 
 def _packages() -> dict[str, str | None]:

@@ -52,7 +52,9 @@ class F5Engine:
     leaves them alone. `reference_cache_bytes`: of prepared references. `memory_share`: of a GPU's free memory, 0 to 1.
 
     On a CPU the same unit, voice and seed give the same bytes, whatever else is in the call. `synthesize` and
-    `warm_up` are for one thread at a time; `frames` may run beside them.
+    `warm_up` are for one thread at a time, best the one that made the engine: each thread that computes brings helpers
+    of its own, and when these are more than the cores they no longer wait for each other actively. `frames` may run
+    beside them.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class F5Engine:
     ) -> None:
         import torch
 
+        from serve_app.engine.allocator import keep_freed_memory
         from serve_app.engine.cpu import CpuExecution
         from serve_app.engine.cuda import CudaExecution
         from serve_app.engine.hardware import choose_attention, choose_device, choose_dtype
@@ -79,6 +82,8 @@ class F5Engine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = choose_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.dtype = choose_dtype(dtype, self.device)
         self.attention = choose_attention(attention, self.device, self.dtype)
         self._sampling = sampling or Sampling()

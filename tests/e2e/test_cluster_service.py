@@ -162,6 +162,27 @@ def test_f5_speaks_with_an_uploaded_voice_beside_preview(service: RunningService
     assert len(first.content) > 2 * 24_000
     other = client.post(f"{service.url}/v1/audio/speech", json=body | {"seed": 6})
     assert other.content != first.content
+    health = client.get(f"{service.url}/health").json()["models"]["f5"]["replica"]
+    assert health["batching"] == "one unit at a time on 1 thread"
+    assert health["computed_frames"] == health["frames"] > 0
+
+
+def test_the_parameters_of_a_request_are_heard(service: RunningService, client: httpx.Client):
+    """Steps and guidance change what f5 says; by either dialect the same parameters say the same."""
+    body = {"input": SENTENCES[2], "model": "f5", "response_format": "wav", "seed": 5}
+    plain, finer, freer = (
+        client.post(f"{service.url}/v1/audio/speech", json=body | changed).content
+        for changed in ({}, {"nfe_steps": 8}, {"nfe_steps": 8, "cfg_strength": 0.5})
+    )
+    assert len({plain, finer, freer}) == 3
+    job = client.post(
+        f"{service.url}/runsync",
+        json={"input": {"text": SENTENCES[2], "model": "f5", "seed": 5, "nfe_steps": 8}},
+    ).json()
+    assert client.get(job["output"]["audio_url"]).content == finer
+    refused = client.post(f"{service.url}/v1/audio/speech", json=body | {"nfe_steps": 65})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
+    assert "nfe_steps is 65" in refused.json()["error"]["message"]
 
 
 def test_a_checkpoint_for_another_language_is_served_beside(service: RunningService, client: httpx.Client):

@@ -12,12 +12,21 @@ from serve_app.settings import BuildArgs
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+ANCHORED = re.compile(r"\]\((?!https?://)([^)#]*)#([^)]+)\)")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_relative_link_leads_somewhere(document: Path):
     """A reader who follows a link finds a file."""
     assert [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_heading_leads_to_one(document: Path):
+    """An anchor is the heading's words, as GitHub makes it of them."""
+    for path, anchor in ANCHORED.findall(document.read_text()):
+        headings = re.findall(r"^#+ (.*)", (document.parent / path if path else document).read_text(), re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings], path
 
 
 def test_every_file_that_the_architecture_names_exists():
