@@ -127,6 +127,8 @@ def test_ray_installs_closure_and_wheel_once_for_two_replicas(folder: Path, whee
         labels = until(lambda: metric(folder, "speech_replica_runtime", 'model="f5"'), "metric is exported")
         assert 'attention="sdpa"' in labels
         assert f'attention_reason="{reason}"' in labels
+        frames = until(lambda: metric(folder, "speech_batch_frames_total", 'model="f5"'), "frames are exported")
+        assert float(frames.rpartition(" ")[2]) > 500  # the reference of one unit has as many
 
 
 def metric(folder: Path, name: str, having: str) -> str:
