@@ -1,7 +1,8 @@
 """The F5 engine beside upstream, on the same random weights, reference and texts, in turns: `python -m bench.engine`.
 
-All streams send a text at once; fewer than four send their next when it is answered, until four texts are spoken. On a
-CPU the grid is cut to what ends in half an hour; `--full` measures all of it, and is what a GPU gets anyway.
+All streams send a text at once; fewer than four send their next when it is answered, until four texts are spoken (two
+of `v1_base` on a CPU). On a CPU the grid is cut to what ends in half an hour; `--full` measures all of it, and is what
+a GPU gets anyway.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from functools import partial
 from serve_app import logs
 from serve_app.domain import Pcm
 from serve_app.engine.protocol import BatchLimits, Engine, EngineInput
-from serve_app.errors import EngineError, OutOfMemory, ServiceError, Unavailable
+from serve_app.errors import DeviceLost, EngineError, OutOfMemory, ServiceError, Unavailable
 
 __all__ = ["Batcher", "BatcherStats", "choose_batch"]
 
@@ -195,7 +195,7 @@ class Batcher:
             logs.failure("batch_out_of_memory", outcome, units=len(batch))
             half = (len(batch) + 1) // 2
             await self._answer_parts([batch[:half], batch[half:]])
-        elif len(batch) > 1 and not isinstance(outcome, OutOfMemory):
+        elif len(batch) > 1 and not isinstance(outcome, (OutOfMemory, DeviceLost)):
             logs.failure("batch_failed", outcome, units=len(batch))
             await self._answer_parts([[entry] for entry in batch])
         else:

@@ -36,6 +36,7 @@ from typing import ClassVar
 __all__ = [
     "ConfigError",
     "Conflict",
+    "DeviceLost",
     "EngineError",
     "HostRefused",
     "InvalidAudio",
@@ -209,6 +210,13 @@ class Unavailable(ServiceError):
     status = 503
     code = "unavailable"
     retry_after_s = 5
+
+
+class DeviceLost(Unavailable):
+    """The device failed in a way that this process does not recover from: another replica can speak, this one must
+    go."""
+
+    code = "device_lost"
 
 
 class OutOfMemory(ServiceError):

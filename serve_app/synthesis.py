@@ -13,7 +13,7 @@ from serve_app import logs
 from serve_app.batcher import Batcher
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, Unit, Voice, VoiceRef
 from serve_app.engine.protocol import Engine, EngineInput
-from serve_app.errors import ModelLoadFailed, ServiceError
+from serve_app.errors import DeviceLost, ModelLoadFailed, ServiceError
 from serve_app.metrics import BATCH_FRAMES, BATCH_PADDING_FRAMES, REPLICA_RUNTIME, REPLICA_RUNTIME_LABELS, Metrics
 
 __all__ = ["SynthesisService", "VoiceSource"]
@@ -49,6 +49,7 @@ class SynthesisService:
         self._batcher = batcher or Batcher(engine, clock=clock, executor=executor, on_call=self._count_frames)
         self._clock = clock
         self._warm_up_s: float | None = None
+        self._lost: DeviceLost | None = None
 
     def warm_up(self) -> None:
         """Run the engine once, before the replica takes requests. A failed warm-up is a failed start.
@@ -99,6 +100,8 @@ class SynthesisService:
             audio = await self._batcher.submit(EngineInput(unit, voice), on_start=on_start)
         except ServiceError as error:
             logs.event("unit_failed", code=error.code, **fields)
+            if isinstance(error, DeviceLost):
+                self._lost = error
             raise
         logs.event(
             "unit_done",
@@ -118,6 +121,11 @@ class SynthesisService:
             "warm_up_s": self._warm_up_s,
             **asdict(self._batcher.stats()),
         }
+
+    def check_health(self) -> None:
+        """Raises DeviceLost once the engine's device has failed for good."""
+        if self._lost is not None:
+            raise self._lost
 
     async def close(self) -> None:
         """Let the running batch end; units that wait fail with Unavailable."""

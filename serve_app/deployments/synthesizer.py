@@ -49,6 +49,10 @@ class Synthesizer:
         """What this replica runs on, and what it has done."""
         return self._service.health()
 
+    async def check_health(self) -> None:
+        """A replica whose device is lost is replaced by Serve."""
+        self._service.check_health()
+
     async def __del__(self) -> None:
         await self._service.close()
         self._thread.shutdown(wait=False)

@@ -54,8 +54,8 @@ class Layout:
         return replace(self, bias=bias[:, None, None, :])
 
     def silenced(self, hidden: Tensor) -> Tensor:
-        """`hidden` (rows, frames, dim) with zeros where padding is."""
-        return hidden if self.valid is None else hidden * self.valid[:, :, None]
+        """`hidden` (rows, frames, dim) with zeros where padding is, be it NaN there."""
+        return hidden if self.valid is None else hidden.masked_fill(~self.valid[:, :, None], 0.0)
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, Layout], Tensor]

@@ -10,12 +10,17 @@ import torch
 
 from serve_app.domain import Pcm
 from serve_app.engine.sampler import SampleInput
-from serve_app.errors import EngineError, OutOfMemory
+from serve_app.errors import DeviceLost, EngineError, OutOfMemory, ServiceError
 
 __all__ = ["WARM_UP_STEPS", "Task", "device_errors"]
 
 WARM_UP_STEPS = 2
 """Of the sentence that warms a model up."""
+
+NO_MEMORY = ("CUDA error: out of memory", "can't allocate memory")
+"""Of the driver, and of torch on a CPU, which raise it as a plain RuntimeError."""
+CUDA_FAILED = "CUDA error: "
+"""An illegal address, a failed assertion, a lost device: each later call in the process fails too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +44,24 @@ class Task:
 
 @contextmanager
 def device_errors(frames: list[int], device: str) -> Iterator[None]:
-    """torch's own errors as ours: OutOfMemory, or EngineError with the sizes.
+    """torch's own errors as ours: OutOfMemory, DeviceLost, or EngineError with the sizes.
 
     What failed lets go of its tensors, which the traceback would keep while the call is tried again.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
         clear_frames(error.__traceback__)
-        raise OutOfMemory(
+        raise _ours(error, frames, device) from error
+
+
+def _ours(error: RuntimeError, frames: list[int], device: str) -> ServiceError:
+    told = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(words in told for words in NO_MEMORY):
+        return OutOfMemory(
             f"units of {frames} mel frames do not fit into the memory of {device} ({error}): send the request "
             "again, or deploy the model on a device with more"
-        ) from error
-    except RuntimeError as error:
-        clear_frames(error.__traceback__)
-        raise EngineError(f"units of {frames} mel frames failed on {device}: {error}") from error
+        )
+    if CUDA_FAILED in told:
+        return DeviceLost(f"{device} failed at units of {frames} mel frames ({error}): send the request again")
+    return EngineError(f"units of {frames} mel frames failed on {device}: {error}")

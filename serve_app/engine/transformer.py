@@ -96,7 +96,8 @@ class Transformer:
         hidden = self._convolved(hidden, layout) + hidden
         rotations = self._rotations[: mel.shape[1]]
         for block, modulation in zip(self._blocks, modulations.split(BLOCK_MODULATIONS), strict=False):
-            hidden = block(hidden, layout, rotations, modulation)
+            # An overflow in padding would be heard: no mask takes a NaN out of a sum.
+            hidden = block(layout.silenced(hidden), layout, rotations, modulation)
         scale, shift = modulations[-FINAL_MODULATIONS:]
         return self._mel_out(functional.layer_norm(hidden, (self._dim,), scale, shift, eps=1e-6))
 

@@ -1,6 +1,6 @@
 """Tests of what only a GPU shows: `make test-gpu`, or `python -m pytest tests/gpu`. No Ray, no network.
 
-They skip where torch sees no GPU, and run under torch 2.6 and newer.
+They skip where torch sees no GPU, and are written for torch 2.6 and newer.
 """
 
 import warnings
@@ -20,7 +20,7 @@ def _gpu() -> None:
         pytest.skip(f"torch {torch.__version__} sees no CUDA device here")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch 2.9 says that there is a newer name, which 2.6 does not know
-        torch.backends.cudnn.allow_tf32 = False  # else float32 convolutions are rounded to TF32, as in a replica
+        torch.backends.cudnn.allow_tf32 = False  # a replica leaves it on, and rounds float32 convolutions
     import_f5_tts()
 
 

@@ -160,7 +160,7 @@ def test_a_warm_engine_knows_its_memory(tmp_path: Path) -> None:
     assert engine.batch_limits.max_units == 16
     assert engine.batch_limits.max_frames >= 2812
     assert engine.computed_frames([500, 600, 700]) == 3 * 768
-    assert "CUDA graphs" in engine.runtime["batching"]
+    assert "in CUDA graphs" in engine.runtime["batching"]
 
 
 def test_the_next_batch_begins_while_one_is_decoded(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from serve_app.batcher import Batcher
 from serve_app.domain import Pcm
 from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
-from serve_app.errors import EngineError, InvalidText, OutOfMemory
+from serve_app.errors import DeviceLost, EngineError, InvalidText, OutOfMemory
 from tests.support.batching import Held, alone, item
 
 
@@ -166,6 +166,23 @@ async def test_what_does_not_fit_in_halves_is_refused() -> None:
     await batcher.close()
     assert (refused.value.status, refused.value.retry_after_s) == (503, 5)
     assert engine.calls == [("alone",)] * 2
+
+
+async def test_a_lost_device_is_not_asked_unit_by_unit() -> None:
+    """Every later call in the process would fail too: all callers of the batch are told at once."""
+
+    class Lost(FakeEngine):
+        def synthesize(self, items: Sequence[EngineInput]) -> list[Future[Pcm]]:
+            if len(items) > 1:
+                self.calls.append(tuple(each.unit.text for each in items))
+                raise DeviceLost("cuda failed")
+            return super().synthesize(items)
+
+    async with Held(Lost) as held:
+        await held.submit("aaaa", "bbbb")
+        outcomes = await held.release()
+        assert held.engine.calls[1:] == [("aaaa", "bbbb")]
+        assert [type(outcome) for outcome in outcomes[1:]] == [DeviceLost] * 2
 
 
 class Decoding(FakeEngine):

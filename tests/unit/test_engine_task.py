@@ -9,7 +9,7 @@ import torch
 
 from serve_app.engine.sampler import SampleInput
 from serve_app.engine.task import Task, device_errors
-from serve_app.errors import EngineError, OutOfMemory, ServiceError
+from serve_app.errors import DeviceLost, EngineError, OutOfMemory, ServiceError
 
 TASK = Task(SampleInput(torch.zeros(2, 100), torch.zeros(1, dtype=torch.int64), 9, seed=0), gain=2.0, dtype=torch.half)
 
@@ -22,6 +22,9 @@ TASK = Task(SampleInput(torch.zeros(2, 100), torch.zeros(1, dtype=torch.int64), 
             OutOfMemory,
             r"of \[7, 9\] mel frames do not fit .* of cuda \(no room\)",
         ),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemory, "do not fit .* of cuda"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemory, "do not fit"),
+        (RuntimeError("CUDA error: an illegal memory access"), DeviceLost, r"cuda failed at units of \[7, 9\]"),
         (RuntimeError("no kernel"), EngineError, r"units of \[7, 9\] mel frames failed on cuda: no kernel"),
     ],
 )

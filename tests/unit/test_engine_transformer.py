@@ -76,6 +76,22 @@ def test_the_attention_paths_agree(frames: tuple[int, ...], cfg_strength: float)
         assert error(found, expected) <= 1e-5
 
 
+def test_no_number_in_padding_is_heard() -> None:
+    """Not even infinity or NaN, which half precision may overflow to there."""
+    transformer = Transformer(seeded_dit(ARCHITECTURE), attention("sdpa"))
+    velocity, sampler = transformer.velocity, Sampler(transformer)
+    expected = sampler.sample(items(120, 61, 97), Sampling(7))
+
+    def overflowing(mel: Tensor, context: Tensor, layout: Layout, modulations: Tensor) -> Tensor:
+        assert layout.valid is not None
+        found = velocity(mel, context, layout, modulations)
+        return found.masked_fill(~layout.valid[:, :, None], float("inf"))
+
+    transformer.velocity = overflowing  # type: ignore[method-assign]
+    for found, clean in zip(sampler.sample(items(120, 61, 97), Sampling(7)), expected, strict=True):
+        assert torch.equal(found, clean)
+
+
 def test_layout() -> None:
     """Boundaries after each item and each padding, a mask of what is no padding, and none where there is none."""
     layout = Layout.of([3, 5, 2], 5, CPU)

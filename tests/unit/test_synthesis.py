@@ -13,7 +13,7 @@ from serve_app.batcher import Batcher
 from serve_app.domain import BUILTIN, Pcm, Unit, Voice, VoiceRef
 from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits, EngineInput, speak
-from serve_app.errors import EngineError, ModelLoadFailed, Unavailable, VoiceNotFound
+from serve_app.errors import DeviceLost, EngineError, ModelLoadFailed, Unavailable, VoiceNotFound
 from serve_app.metrics import REPLICA_RUNTIME_LABELS
 from serve_app.synthesis import SynthesisService
 
@@ -208,6 +208,22 @@ async def test_a_closed_service_takes_no_units() -> None:
     await service.close()
     with pytest.raises(Unavailable, match="send the request again"):
         await service.synthesize(unit("hello"))
+
+
+async def test_a_replica_whose_device_is_lost_is_not_healthy() -> None:
+    """Its unit is Unavailable, which another replica is asked for, and Serve learns that this one must go."""
+
+    class Broken(FakeEngine):
+        def synthesize(self, items: Any) -> list[Future[Pcm]]:
+            raise DeviceLost("cuda failed")
+
+    service = SynthesisService(Broken(), Voices(), "fake")
+    service.check_health()
+    with pytest.raises(Unavailable, match="cuda failed"):
+        await service.synthesize(unit("hello"))
+    with pytest.raises(DeviceLost, match="cuda failed"):
+        service.check_health()
+    await service.close()
 
 
 def test_warm_up_runs_the_engine() -> None:
