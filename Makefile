@@ -29,7 +29,7 @@ test-unit: .venv-test/.installed
 
 # On a machine with a GPU; elsewhere everything skips with the reason.
 test-gpu: .venv-test/.installed
-	.venv-test/bin/python -m pytest tests/gpu
+	.venv-test/bin/python -m pytest -rP tests/gpu
 
 lint: .venv-test/.installed
 	.venv-test/bin/ruff check .
