@@ -1,4 +1,4 @@
-# The service as an image. Targets: `cpu` (0.8 GB of packages; preview, a draft voice) and `gpu` (6.4 GB; f5 too).
+# The service as an image. Targets: `cpu` (1.1 GB of packages; preview, a draft voice) and `gpu` (about 6.7 GB; f5 too).
 #
 #   docker build --target cpu --tag speech:cpu .
 #   docker build --target gpu --tag speech:gpu .

@@ -7,6 +7,7 @@ ServiceError
 |   |-- UnsupportedFormat         400
 |   |-- PayloadTooLarge           413
 |   |-- InvalidAudio              422  the bytes are not audio that can be read
+|   |-- InvalidTranscript         422  the text is not what is said in the reference audio, or is missing
 |   `-- UnusableVoice             422  this voice cannot be spoken by this model
 |-- NotFound                      404
 |   |-- VoiceNotFound, ModelNotFound, JobNotFound, ObjectNotFound
@@ -17,6 +18,7 @@ ServiceError
 |   `-- VoiceReplaced                  the voice changed after the request was accepted
 |-- Overloaded                    429  the queue is full; Retry-After says when to come again
 |-- Unavailable                   503  not ready yet
+|   `-- DeviceLost                     a replica's device failed for good; another replica can speak
 |-- OutOfMemory                   503  the device has no room for this unit; it was tried again already
 |-- StorageError                  503  the object store did not do what was asked
 |   |-- StorageUnreachable             no answer, a time-out, a 5xx
@@ -42,6 +44,7 @@ __all__ = [
     "InvalidAudio",
     "InvalidRequest",
     "InvalidText",
+    "InvalidTranscript",
     "InvalidVoiceName",
     "JobNotFound",
     "ModelLoadFailed",
@@ -118,6 +121,13 @@ class InvalidAudio(InvalidRequest):
 
     status = 422
     code = "invalid_audio"
+
+
+class InvalidTranscript(InvalidRequest):
+    """The text is not what is said in the reference audio, or none was sent and none can be made."""
+
+    status = 422
+    code = "invalid_transcript"
 
 
 class UnusableVoice(InvalidRequest):

@@ -1,8 +1,12 @@
 """The preview engine, with hibari's real model: what is heard, how long, how high, and what is refused."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,3 +212,17 @@ def test_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelLoadFailed, match="RuntimeError: out of memory") as failure:
         engine().warm_up()
     assert isinstance(failure.value.__cause__, RuntimeError)
+
+
+def test_nothing_is_reported_to_anyone(tmp_path: Path) -> None:
+    """onnxruntime's telemetry would leave a device id in the home."""
+    script = (
+        "from serve_app.engine.preview import PreviewEngine as P\n"
+        "from serve_app.engine.protocol import EngineInput, speak\n"
+        "from serve_app.domain import BUILTIN, Unit, VoiceRef\n"
+        "speak(P(), EngineInput(Unit(0, 'Hello.', VoiceRef('heart', BUILTIN), 1.0, 0, 0, 'r'), None))"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environ |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environ, cwd=Path(__file__).parents[2])
+    assert list(tmp_path.rglob("*")) == []

@@ -1,0 +1,109 @@
+"""Runs a function in a process of its own, limited in memory and time: for files of strangers, and code that may crash.
+
+    run -> child: limits set -> function(fields, data) -> (fields, data) -> back, or its error
+
+What passes is JSON and bytes, never pickles: a child that a hostile file has taken over can answer nothing worse than a
+wrong answer. Nor does it have our environment, with its keys.
+"""
+
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from serve_app import errors
+from serve_app.errors import InvalidRequest
+
+__all__ = ["Fields", "LimitExceeded", "Limits", "run"]
+
+Fields = Mapping[str, Any]
+Function = Callable[[Fields, bytes], tuple[Fields, bytes]]
+
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Threads of maths libraries cost address space, which is what is limited."""
+LAST_WORDS = 500
+
+
+class LimitExceeded(Exception):
+    """The child ran out of memory or time, or crashed; says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`memory_bytes` of address space, and `seconds` on the clock."""
+
+    memory_bytes: int
+    seconds: float
+
+
+def run(function: str, fields: Fields, data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
+    """What `function` ("module:name" of ours) returns for `fields` and `data`. Blocks.
+
+    Raises LimitExceeded, an InvalidRequest that the function raised, or RuntimeError with the child's last words.
+    """
+    task = {"function": function, "fields": fields, "memory_bytes": limits.memory_bytes}
+    environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | ONE_THREAD
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "serve_app.isolated"],
+            input=json.dumps(task).encode() + b"\n" + data,
+            capture_output=True,
+            check=False,
+            env=environment,
+            timeout=limits.seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LimitExceeded(f"took more than {limits.seconds:g} s") from error
+    if done.returncode < 0:
+        raise LimitExceeded(f"ended by {signal.Signals(-done.returncode).name}")
+    head, _, body = done.stdout.partition(b"\n")
+    answer: dict[str, Any] = json.loads(head) if head else {}
+    if answer.get("out_of_memory"):
+        raise LimitExceeded(f"took more than {limits.memory_bytes / 1e6:.0f} MB")
+    if refused := answer.get("refused"):
+        raise _request_error(refused["class"], refused["message"])
+    if done.returncode or "fields" not in answer:
+        raise RuntimeError(f"{function} failed: {done.stderr.decode(errors='replace')[-LAST_WORDS:]}")
+    return answer["fields"], body
+
+
+def _request_error(name: str, message: str) -> InvalidRequest:
+    """The error of ours with this class name, if it is one that blames the request."""
+    found = getattr(errors, name, None)
+    if not (isinstance(found, type) and issubclass(found, InvalidRequest)):
+        raise RuntimeError(f"the child raised {name}: {message}")
+    return found(message)
+
+
+def _main() -> None:
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is not the answer
+    task = json.loads(sys.stdin.buffer.readline())
+    for limit, value in ((resource.RLIMIT_AS, task["memory_bytes"]), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(limit, (value, value))
+    module, _, name = task["function"].partition(":")
+    try:
+        function: Function = getattr(importlib.import_module(module), name)
+        fields, data = function(task["fields"], sys.stdin.buffer.read())
+        _answer(output, {"fields": fields}, data)
+    except InvalidRequest as error:
+        _answer(output, {"refused": {"class": type(error).__name__, "message": error.message}})
+    except MemoryError:
+        _answer(output, {"out_of_memory": True})
+
+
+def _answer(output: BinaryIO, head: Fields, data: bytes = b"") -> None:
+    output.write(json.dumps(head).encode() + b"\n" + data)
+    output.flush()
+
+
+if __name__ == "__main__":
+    _main()
