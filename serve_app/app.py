@@ -27,6 +27,7 @@ from serve_app.deployments.synthesizer import RefusedSynthesizer, Synthesizer
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.environments import ModelEnvironment
 from serve_app.errors import ConfigError, StorageMisconfigured
+from serve_app.preparation import RecordingPreparer
 from serve_app.settings import BuildArgs, F5Settings, ModelSettings, PreviewSettings, ScaleSettings, StoreSettings
 from serve_app.storage import DirectoryStore, ObjectStore, UrlSigner, probe, s3_store
 
@@ -46,7 +47,7 @@ def build(args: BuildArgs) -> Application:
     models = choose_models(args, gpus=_cluster_gpus())
     catalog_of(args, models)  # wrong names must fail here, not in a replica
     environments = {m.name: checked_environment(m, dict(os.environ)) for m in models if isinstance(m, F5Settings)}
-    voices = VoiceCacheArgs(identity=_identity(store_settings), max_bytes=args.voice_cache_bytes)
+    voices = VoiceCacheArgs(_identity(store_settings), args.voice_cache_bytes, RecordingPreparer(args.transcriber))
     synthesizers = {
         model.name: _synthesizer(model, environments.get(model.name), (store, voices, args.log_level))
         for model in models

@@ -25,7 +25,17 @@ __all__ = ["Fields", "LimitExceeded", "Limits", "run"]
 Fields = Mapping[str, Any]
 Function = Callable[[Fields, bytes], tuple[Fields, bytes]]
 
-KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE")
+KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "OPENBLAS_CORETYPE",
+    "HF_HOME",
+    "HF_ENDPOINT",
+)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Threads of maths libraries cost address space, which is what is limited."""
 LAST_WORDS = 500

@@ -14,9 +14,11 @@ __all__ = [
     "heartbeat",
     "job",
     "pending",
+    "prepared_audio",
+    "prepared_prefix",
+    "prepared_record",
     "tenant_prefix",
     "voice_audio",
-    "voice_record",
     "voice_text",
     "voices_prefix",
     "worker_output",
@@ -40,9 +42,19 @@ def voice_text(tenant: str, name: str) -> str:
     return f"{voices_prefix(tenant)}{name}.txt"
 
 
-def voice_record(tenant: str, name: str) -> str:
-    """The consent note of a voice that came through this service."""
-    return f"{voices_prefix(tenant)}{name}.v1.json"
+def prepared_prefix(tenant: str, name: str) -> str:
+    """Of all versions of a voice."""
+    return f"{tenant_prefix(tenant)}prepared/{name}/"
+
+
+def prepared_audio(tenant: str, name: str, version: str) -> str:
+    """What models are given of a version, its text inside."""
+    return f"{prepared_prefix(tenant, name)}{version}.wav"
+
+
+def prepared_record(tenant: str, name: str, version: str) -> str:
+    """What is known of a version."""
+    return f"{prepared_prefix(tenant, name)}{version}.v1.json"
 
 
 SHARDS = tuple("0123456789abcdef")

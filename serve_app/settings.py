@@ -223,6 +223,9 @@ class BuildArgs(Strict):
     jobs: JobsSettings = JobsSettings()
     limits: LimitSettings = LimitSettings()
     voice_cache_bytes: int = Field(512 * MIB, ge=MIB)
+    transcriber: str | None = Field(
+        "tiny.en", min_length=1, description="of recordings without a text: a faster-whisper model by name or path"
+    )
     allowed_hosts: tuple[str, ...] = Field(LOOPBACK_NAMES, description="names that clients call it by; `*` for any")
     public_url: str | None = Field(None, description="what clients call this service; default: the request's Host")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -16,11 +16,14 @@ from serve_app import logs
 from serve_app.api.errors import request_id_of
 from serve_app.api.fields import ParameterFields
 from serve_app.api.services import PartStatus, services_of, tenant_of
+from serve_app.api.voices import parsed_labels, parsed_language, voice_answer
 from serve_app.audio import CONTENT_TYPES, encode
 from serve_app.catalog import Model
 from serve_app.domain import Speech
 from serve_app.errors import PayloadTooLarge, UnsupportedFormat
 from serve_app.parameters import Defaults
+from serve_app.preparation import Fields
+from serve_app.voices import Upload
 
 __all__ = ["router"]
 
@@ -174,8 +177,10 @@ async def create_voice(
     audio_sample: Annotated[UploadFile, File(description="reference audio: wav, mp3, flac, ogg, m4a or webm")],
     ref_text: Annotated[str, Form(description="what is said in audio_sample; F5 cannot clone without it")] = "",
     consent: Annotated[str, Form(description="a note that the speaker agreed; kept with the voice")] = "",
+    language: Annotated[str, Form(description="of the recording, as in `en` or `pt-BR`; found out for English")] = "",
+    labels: Annotated[str, Form(description='JSON object of texts, kept with the voice: {"accent": "Scottish"}')] = "",
 ) -> dict[str, Any]:
-    """Create or replace a voice."""
+    """Create or replace a voice: it is cleaned, compared with its text, cut to 12 s with it, and graded."""
     logs.event("received", dialect="openai", endpoint="voices.create")
     services = services_of(request)
     data = await audio_sample.read(services.limits.voice_bytes + 1)
@@ -183,11 +188,28 @@ async def create_voice(
         raise PayloadTooLarge(
             f"audio_sample is over {services.limits.voice_bytes} bytes: send a shorter file, 5 to 12 s is best"
         )
-    voice = await asyncio.to_thread(
-        services.library.create, tenant_of(request), name, data, ref_text, consent=consent, field="audio_sample"
+    upload = Upload(
+        data,
+        ref_text,
+        language=parsed_language(language, "language"),
+        consent=consent,
+        labels=parsed_labels(labels, "labels"),
+        names=Fields("audio_sample", "ref_text"),
     )
-    logs.event("stored", voice=voice.name, size_bytes=voice.size_bytes)
-    return {"id": voice.name, "name": voice.name, "object": "audio.voice", "has_text": bool(ref_text.strip())}
+    voice = await asyncio.to_thread(services.library.create, tenant_of(request), name, upload)
+    logs.event("stored", voice=voice.info.name, size_bytes=voice.info.size_bytes)
+    return voice_answer(request, voice)
+
+
+@router.get("/v1/audio/voices/{name}")
+async def get_voice(request: Request, name: str) -> dict[str, Any]:
+    """A voice with what was done to its recording, and a URL to hear it."""
+    logs.event("received", dialect="openai", endpoint="voices.get")
+    services = services_of(request)
+    if models := [model.name for model in services.catalog.models if name in model.builtin_voices]:
+        return {"id": name, "name": name, "object": "audio.voice", "builtin": True, "models": models}
+    voice = await asyncio.to_thread(services.library.get, tenant_of(request), name)
+    return voice_answer(request, voice)
 
 
 @router.delete("/v1/audio/voices/{name}")

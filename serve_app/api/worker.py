@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from serve_app import logs
 from serve_app.api.fields import ParameterFields
 from serve_app.api.services import services_of, tenant_of
+from serve_app.api.voices import voice_answer
 from serve_app.domain import JobState
 from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge
 from serve_app.job_client import job_ref
 from serve_app.jobs import JobStatus
-from serve_app.voices import from_file_name
+from serve_app.preparation import Fields
+from serve_app.voices import Upload, from_file_name
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -147,11 +149,10 @@ async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any
     audio = _decode_base64("voice_file", body.voice_file, services.limits.voice_bytes)
     text = _decode_base64("text_file", body.text_file or "", services.limits.text_chars)
     name = from_file_name(body.voice_name)
-    voice = await asyncio.to_thread(
-        services.library.create, tenant_of(request), name, audio, _utf8(text), field="input.voice_file"
-    )
-    logs.event("stored", voice=voice.name, size_bytes=voice.size_bytes)
-    return {"status": "success", "voice_name": voice.name}
+    upload = Upload(audio, _utf8(text), names=Fields("input.voice_file", "input.text_file"))
+    voice = await asyncio.to_thread(services.library.create, tenant_of(request), name, upload)
+    logs.event("stored", voice=name, size_bytes=voice.info.size_bytes)
+    return {"status": "success", "voice_name": name, "voice": voice_answer(request, voice)}
 
 
 async def _status(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:

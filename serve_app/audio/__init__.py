@@ -4,6 +4,7 @@ from serve_app.audio.decoding import decode
 from serve_app.audio.encoding import CONTENT_TYPES, AudioFormat, encode
 from serve_app.audio.pitch import median_pitch_hz
 from serve_app.audio.psola import shift_pitch
+from serve_app.audio.reference import decode_reference, encode_reference
 from serve_app.audio.waveform import cross_fade, time_stretch
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "AudioFormat",
     "cross_fade",
     "decode",
+    "decode_reference",
     "encode",
+    "encode_reference",
     "median_pitch_hz",
     "shift_pitch",
     "time_stretch",

@@ -47,7 +47,7 @@ class Ingress:
         logs.configure(args.log_level)
         catalog = catalog_of(args, models)
         built_in = {name for model in catalog.models for name in model.builtin_voices}
-        library = VoiceLibrary(store, reserved=built_in)
+        library = VoiceLibrary(store, voices.preparer, reserved=built_in)
         self._services = Services(
             catalog=catalog,
             acceptance=Acceptance(catalog, library, args.limits),

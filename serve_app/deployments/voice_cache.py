@@ -19,17 +19,20 @@ from ray.exceptions import RayActorError, RayTaskError
 from serve_app import __version__, logs
 from serve_app.deployments.unwrap import unwrap
 from serve_app.domain import Voice, VoiceRef, VoiceStats
-from serve_app.errors import Unavailable
+from serve_app.errors import ObjectCorrupt, StorageUnreachable, Unavailable
+from serve_app.preparation import Preparer
 from serve_app.storage import ObjectStore
 from serve_app.voice_cache import SingleFlightCache, VoiceCache
 from serve_app.voices import VoiceLibrary
 
-__all__ = ["VoiceCacheActor", "VoiceCacheArgs", "VoiceCacheClient", "actor_name", "voice_cache_client"]
+__all__ = ["VoiceCacheActor", "VoiceCacheArgs", "VoiceCacheClient", "voice_cache_client"]
 
 NAMESPACE = "tts"
 MAX_CONCURRENCY = 2000
 STATS_KEPT = 20_000
 """Entries of about 400 bytes: more than there are voices, so that planning asks the actor once for each."""
+READ_PAUSES_S = (0.1, 0.5)
+"""Between attempts to read a voice. The store has tried three times in each; a 403 is tried once."""
 RETRY_PAUSES_S = (0.1, 0.3, 1.0, 3.0)
 """Between attempts to reach the actor. Calls outlive its restarts by themselves; this is for an actor that is gone
 for good, whose name Ray may go on giving to a dead one for a moment (ray-project/ray#44083)."""
@@ -39,13 +42,19 @@ class VoiceCacheActor:
     """The plain class in the actor. What it returns is copied: files, and references to objects that it owned, would
     be lost with its process or node."""
 
-    def __init__(self, store: ObjectStore, max_bytes: int) -> None:
-        library = VoiceLibrary(store)
+    def __init__(self, store: ObjectStore, max_bytes: int, preparer: Preparer) -> None:
+        self._library = VoiceLibrary(store, preparer)
+        self._cache = VoiceCache(self._load, max_bytes)
 
-        async def load(ref: VoiceRef) -> Voice:
-            return await asyncio.to_thread(library.load, ref)
-
-        self._cache = VoiceCache(load, max_bytes)
+    async def _load(self, ref: VoiceRef) -> Voice:
+        """Read off the event loop; again where the store failed beyond its own retries, or a bit flipped on the way."""
+        for pause_s in READ_PAUSES_S:
+            try:
+                return await asyncio.to_thread(self._library.load, ref)
+            except (StorageUnreachable, ObjectCorrupt) as error:
+                logs.failure("voice_read_again", error, voice=ref.name)
+                await asyncio.sleep(pause_s)
+        return await asyncio.to_thread(self._library.load, ref)
 
     async def get(self, ref: VoiceRef) -> Voice:
         """Raises what VoiceLibrary.load raises."""
@@ -125,34 +134,30 @@ class VoiceCacheArgs:
     """What replicas are given to make their clients with.
 
     `identity` tells one store, and the right to read it, from another: those who give the same one share an actor.
-    `max_bytes` bounds the actor's cache, and that of each client.
+    `max_bytes` bounds the actor's cache, and that of each client. `preparer` makes voices of the old worker ready.
     """
 
     identity: str
     max_bytes: int
+    preparer: Preparer
+
+    @property
+    def actor_name(self) -> str:
+        """Differs where an actor of another release, store, bound or preparer must not be shared."""
+        told = f"{self.identity}\n{self.max_bytes}\n{self.preparer!r}"
+        return f"voice_cache-{__version__}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
     def client(self, store: ObjectStore) -> VoiceCacheClient:
-        return voice_cache_client(store, identity=self.identity, max_bytes=self.max_bytes)
+        return voice_cache_client(store, self)
 
 
-def actor_name(identity: str, max_bytes: int) -> str:
-    """Differs where an actor of another release, store or bound must not be shared."""
-    digest = hashlib.sha256(f"{identity}\n{max_bytes}".encode()).hexdigest()[:12]
-    return f"voice_cache-{__version__}-{digest}"
-
-
-def voice_cache_client(
-    store: ObjectStore, *, identity: str, max_bytes: int, namespace: str = NAMESPACE, name: str | None = None
-) -> VoiceCacheClient:
-    """A client of the cluster's cache of this store; starts the actor where there is none. Ray must be running.
-
-    `name` is the actor's; by default one that holds the code's version and what tells stores apart.
-    """
+def voice_cache_client(store: ObjectStore, args: VoiceCacheArgs) -> VoiceCacheClient:
+    """A client of the cluster's cache of this store; starts the actor where there is none. Ray must be running."""
 
     def connect() -> ActorHandle[VoiceCacheActor]:
         actor = ray.remote(VoiceCacheActor).options(
-            name=name or actor_name(identity, max_bytes),
-            namespace=namespace,
+            name=args.actor_name,
+            namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
@@ -160,6 +165,6 @@ def voice_cache_client(
             max_task_retries=-1,
             max_concurrency=MAX_CONCURRENCY,
         )
-        return cast("ActorHandle[VoiceCacheActor]", actor.remote(store, max_bytes))
+        return cast("ActorHandle[VoiceCacheActor]", actor.remote(store, args.max_bytes, args.preparer))
 
-    return VoiceCacheClient(connect, max_bytes)
+    return VoiceCacheClient(connect, args.max_bytes)

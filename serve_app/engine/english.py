@@ -55,7 +55,7 @@ class EnglishReader:
         try:
             tokens: list[Any] = self._g2p.tokenize(unmarked)
             for token in tokens:
-                if token.tag in PUNCT_TAGS and "$" not in token.text and any(map(str.isalnum, token.text)):
+                if token.tag in PUNCT_TAGS and _would_be_lost(token.text):
                     token.tag = NUMBER_TAG  # the tagger's mistake: what it calls punctuation would be left out
             tokens = self._g2p.phonemize_tokens(tokens)
         except (IndexError, ValueError) as error:  # a number past the decillions, for one
@@ -96,6 +96,13 @@ class _UnknownWords:
         size = -(-len(word) // count)
         pieces = (word[start : start + size] for start in range(0, len(word), size))
         return "".join(self._network(piece) or "" for piece in pieces)
+
+
+def _would_be_lost(token: str) -> bool:
+    """Whether something in `token` is to be spoken, though the tag says a sign. Of "$" and "US$" the tag is right."""
+    if "$" in token:
+        return any(character.isalpha() and not character.isascii() for character in token)
+    return any(map(str.isalnum, token))
 
 
 def quoted(text: str) -> str:

@@ -78,6 +78,7 @@ class Prepared:
 
 
 NAMES = Fields()
+_ROOM = BoundedSemaphore(AT_ONCE)
 
 
 class Preparer(Protocol):
@@ -91,22 +92,21 @@ class Preparer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class RecordingPreparer:
     """`transcriber`: a model of faster-whisper by name or path ("tiny.en" is packaged), None to transcribe nothing."""
 
-    def __init__(self, transcriber: str | None) -> None:
-        self._transcriber = transcriber
-        self._room = BoundedSemaphore(AT_ONCE)
+    transcriber: str | None
 
     def prepare(self, recording: bytes, text: str, *, language: str | None = None, names: Fields = NAMES) -> Prepared:
         """See Preparer."""
         text = " ".join(text.split())
-        if not text and self._transcriber is None:
+        if not text and self.transcriber is None:
             raise InvalidTranscript(
                 f"{names.text} is missing and no transcriber is configured: send what is said in {names.audio}"
             )
-        with self._room:
-            return _Preparation(recording, text, language, names, self._transcriber).prepared()
+        with _ROOM:
+            return _Preparation(recording, text, language, names, self.transcriber).prepared()
 
 
 class _Preparation:

@@ -15,10 +15,11 @@ import yaml
 from serve_app.audio import decode, encode
 from serve_app.storage import S3Store
 from tests.support.running import ROOT, RunningService, ended, environment, free_port, running, until
-from tests.support.seaweedfs import run_seaweedfs
+from tests.support.seaweedfs import SeaweedFS, run_seaweedfs
 from tests.support.sentences import SENTENCES
+from tests.support.speech import joined
 from tests.support.tiny_f5 import ARCHITECTURE, tiny_settings, write_tiny_f5
-from tests.support.transcribe import error_rate_over_sentences
+from tests.support.transcribe import error_rate_over_sentences, transcribe, word_error_rate
 
 MAX_WER = 0.06
 BUCKET = "speech"
@@ -27,29 +28,34 @@ LONG_TEXT = " ".join(SENTENCES * 40)
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def s3(tmp_path_factory):
+    with run_seaweedfs(tmp_path_factory.mktemp("s3")) as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, s3: SeaweedFS):
     folder = tmp_path_factory.mktemp("cluster")
     write_tiny_f5(folder / "f5")
     port = free_port()
     config = folder / "deploy.yaml"
     config.write_text(yaml.safe_dump(_config(folder / "f5")))
     command = [sys.executable, "-m", "serve_app.launcher", str(config), "--port", str(port)]
-    with run_seaweedfs(folder / "s3") as s3:
-        s3.create_bucket(BUCKET)
-        german = write_tiny_f5(folder / "german", seed=1, depth=1, letters=GERMAN)
-        bucket = S3Store(s3.config(BUCKET))
-        bucket.put("models/german.safetensors", german.checkpoint.read_bytes(), content_type="application/octet-stream")
-        bucket.put("models/german.txt", german.vocab.read_bytes(), content_type="text/plain")
-        env = environment(
-            S3_BUCKET=BUCKET,
-            AWS_ACCESS_KEY_ID=s3.access_key_id,
-            AWS_SECRET_ACCESS_KEY=s3.secret_access_key,
-            AWS_REGION="us-east-1",
-            AWS_ENDPOINT_URL=s3.endpoint_url,
-            WEIGHTS_DIR=str(folder / "weights"),
-        )
-        with running(command, port, env) as service:
-            yield service
+    german = write_tiny_f5(folder / "german", seed=1, depth=1, letters=GERMAN)
+    bucket = S3Store(s3.config(BUCKET))
+    bucket.put("models/german.safetensors", german.checkpoint.read_bytes(), content_type="application/octet-stream")
+    bucket.put("models/german.txt", german.vocab.read_bytes(), content_type="text/plain")
+    env = environment(
+        S3_BUCKET=BUCKET,
+        AWS_ACCESS_KEY_ID=s3.access_key_id,
+        AWS_SECRET_ACCESS_KEY=s3.secret_access_key,
+        AWS_REGION="us-east-1",
+        AWS_ENDPOINT_URL=s3.endpoint_url,
+        WEIGHTS_DIR=str(folder / "weights"),
+    )
+    with running(command, port, env) as service:
+        yield service
 
 
 def _config(weights: Path) -> dict:
@@ -199,13 +205,37 @@ def test_a_checkpoint_for_another_language_is_served_beside(service: RunningServ
     assert "П" in refused.json()["error"]["message"]
 
 
-def test_f5_refuses_a_voice_without_text(service: RunningService, client: httpx.Client):
-    """422 that says what to send; nothing falls back to another voice or model."""
-    sample = encode(decode(client.post(f"{service.url}/v1/audio/speech", json={"input": SENTENCES[0]}).content), "wav")
-    client.post(f"{service.url}/v1/audio/voices", data={"name": "mute"}, files={"audio_sample": ("m.wav", sample)})
-    answer = client.post(f"{service.url}/v1/audio/speech", json={"input": "Hi.", "model": "f5", "voice": "mute"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unusable_voice")
-    assert "ref_text" in answer.json()["error"]["message"]
+def test_a_recording_without_text_is_transcribed(service: RunningService, client: httpx.Client):
+    """Once, at its arrival: the answer tells transcript and grade, the preview is heard, and f5 speaks with it."""
+    spoken = {"input": SENTENCES[1], "response_format": "wav", "seed": 1}
+    sample = client.post(f"{service.url}/v1/audio/speech", json=spoken).content
+    created = client.post(
+        f"{service.url}/v1/audio/voices", data={"name": "mute"}, files={"audio_sample": ("m.wav", sample)}
+    )
+    assert created.status_code == 201, created.text
+    voice = client.get(f"{service.url}/v1/audio/voices/mute").json()
+    told = {key: created.json()[key] for key in created.json() if key != "preview_url"}
+    assert told.items() <= voice.items()
+    assert (voice["transcript"], voice["language"], voice["text_checked"]) == ("transcribed", "en", True)
+    assert word_error_rate([SENTENCES[1]], [voice["text"]]) <= 0.1
+    heard = client.get(voice["preview_url"]).content
+    assert word_error_rate([SENTENCES[1]], [transcribe(heard)]) <= 0.1
+    answer = client.post(f"{service.url}/v1/audio/speech", json={"input": "Hello.", "model": "f5", "voice": "mute"})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_bucket_of_the_old_worker_works_untouched(service: RunningService, client: httpx.Client, s3: SeaweedFS):
+    """A recording of over 12 s that lies there without text is made ready at its first use, and stays as it is."""
+    recording = encode(joined(*SENTENCES[:6]), "wav")
+    s3.client().put_object(Bucket=BUCKET, Key="voices/old.wav", Body=recording)
+    body = {"input": "Hello.", "model": "f5", "voice": "old", "response_format": "pcm", "seed": 1}
+    first, again = (client.post(f"{service.url}/v1/audio/speech", json=body) for _ in range(2))
+    assert first.status_code == 200, first.text
+    assert first.content == again.content
+    voice = client.get(f"{service.url}/v1/audio/voices/old").json()
+    assert (voice["source"], voice["transcript"]) == ("voices/old.wav", "transcribed")
+    assert 4 < voice["duration_s"] <= 12 < voice["source_s"]
+    assert s3.client().get_object(Bucket=BUCKET, Key="voices/old.wav")["Body"].read() == recording
 
 
 def test_a_job_survives_its_jobs_replica(service: RunningService, client: httpx.Client):

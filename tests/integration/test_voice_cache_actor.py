@@ -1,147 +1,31 @@
 """The cache actor and its clients, on a real Ray over a real S3 server, with every request counted on the wire."""
 
-import asyncio
 import os
-import secrets
 import signal
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
-
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray reads it at import: bind loopback only
 import ray
 from ray.exceptions import RayTaskError
 
 from serve_app import __version__
-from serve_app.audio import encode
 from serve_app.deployments.unwrap import unwrap
-from serve_app.deployments.voice_cache import (
-    NAMESPACE,
-    VoiceCacheArgs,
-    VoiceCacheClient,
-    actor_name,
-)
-from serve_app.domain import BUILTIN, DEFAULT_TENANT, Pcm, Voice, VoiceRef, VoiceStats
-from serve_app.errors import Unavailable, VoiceNotFound, VoiceReplaced
-from serve_app.storage import S3Store
+from serve_app.deployments.voice_cache import VoiceCacheArgs, VoiceCacheClient
+from serve_app.domain import BUILTIN, VoiceRef, VoiceStats
+from serve_app.errors import Unavailable, VoiceNotFound
+from serve_app.preparation import RecordingPreparer
 from serve_app.voice_cache import CacheStats
-from serve_app.voices import VoiceLibrary
+from tests.support.caching import CALLERS, ROOM, TEXT, Deployed, is_read, summary, tone
 from tests.support.running import until
-from tests.support.seaweedfs import SeaweedFS, run_seaweedfs
-from tests.support.wire import Gate, Refuse, WireProxy, WireRequest
+from tests.support.wire import Refuse
 
-BUCKET = "voices"
-CALLERS, CALLS = 4, 50
-ROOM = 64 * 1024 * 1024
-TEXT = "What is said."
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: Ray's sockets lie in it
-        ray.init(address="local", include_dashboard=False, num_cpus=4, _temp_dir=folder, log_to_driver=False)
-        yield
-        ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    with run_seaweedfs(tmp_path_factory.mktemp("s3")) as server:
-        server.create_bucket(BUCKET)
-        yield server
-
-
-@dataclass
-class Deployed:
-    """A store behind a proxy, a library that writes past the proxy, and what makes clients of this test's actor."""
-
-    proxy: WireProxy
-    store: S3Store
-    library: VoiceLibrary
-    args: VoiceCacheArgs
-
-    def create(self, name: str, hz: float = 220, seconds: float = 5) -> VoiceRef:
-        self.library.create(DEFAULT_TENANT, name, encode(tone(hz, seconds), "wav"), TEXT)
-        return self.library.resolve(DEFAULT_TENANT, name)
-
-    def actor(self) -> Any:  # its handle: Ray's type for it does not know `__ray_call__`
-        return ray.get_actor(actor_name(self.args.identity, self.args.max_bytes), NAMESPACE)
-
-    def actor_stats(self) -> CacheStats:
-        stats: CacheStats = ray.get(self.actor().__ray_call__.remote(lambda actor: actor._cache.stats()))
-        return stats
-
-    def gets(self) -> list[int]:
-        """GETs of audio and of text since the start."""
-        return [self.proxy.count("GET", ".wav"), self.proxy.count("GET", ".txt")]
-
-    def hold_audio(self) -> threading.Event:
-        """GETs of audio wait at the proxy until the event is set."""
-        opened = threading.Event()
-        self.proxy.fault = lambda request: Gate(opened) if is_read(request, ".wav") else None
-        return opened
-
-
-@pytest.fixture
-def deployed(cluster: None, s3: SeaweedFS) -> Iterator[Deployed]:
-    with WireProxy(s3.endpoint_url) as proxy:
-        config = s3.config(BUCKET)
-        library = VoiceLibrary(S3Store(config))
-        args = VoiceCacheArgs(identity=secrets.token_hex(8), max_bytes=ROOM)
-        deployed = Deployed(proxy, S3Store(replace(config, endpoint_url=proxy.url)), library, args)
-        yield deployed
-        with suppress(ValueError):  # the test has killed it
-            ray.kill(deployed.actor())
-
-
-class Caller:
-    """A process as a replica is one, with a client of its own; the tests share it, for processes start slowly."""
-
-    def connect(self, args: VoiceCacheArgs, store: S3Store) -> None:
-        self.client = args.client(store)
-
-    async def get(self, ref: VoiceRef, count: int, own_cache: bool) -> list[tuple[int, float, str] | str]:
-        """`count` calls at once; of each voice samples, mean square and text, of each error the class."""
-        call = self.client.get if own_cache else self.client._fetch
-        outcomes = await asyncio.gather(*(call(ref) for _ in range(count)), return_exceptions=True)
-        return [summary(each) if isinstance(each, Voice) else type(each).__qualname__ for each in outcomes]
-
-    async def waiting(self) -> int:
-        return self.client._voices.stats().misses
-
-
-def tone(hz: float, seconds: float) -> Pcm:
-    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(24_000 * seconds)) / 24_000)).astype(np.float32)
-
-
-def summary(voice: Voice) -> tuple[int, float, str]:
-    return len(voice.audio), float(np.mean(voice.audio**2)), voice.text
-
-
-def is_read(request: WireRequest, suffix: str) -> bool:
-    return request.method == "GET" and request.path.endswith(suffix)
-
-
-@pytest.fixture(scope="module")
-def processes(cluster: None) -> list[Any]:
-    return [ray.remote(Caller).options(num_cpus=0).remote() for _ in range(CALLERS)]
-
-
-@pytest.fixture
-def callers(processes: list[Any], deployed: Deployed) -> list[Any]:
-    ray.get([process.connect.remote(deployed.args, deployed.store) for process in processes])
-    return processes
+CALLS = 50
 
 
 @pytest.mark.parametrize("own_cache", [True, False], ids=["clients", "actor-alone"])
 def test_a_cold_voice_is_read_once(deployed: Deployed, callers: list[Any], own_cache: bool) -> None:
-    """200 callers in four processes, all waiting at once: one GET of the audio, one of the text, all answered.
+    """200 callers in four processes, all waiting at once: one GET of the prepared voice, all answered.
 
     Through the clients each process asks the actor once; without their caches the actor gets all 200 calls.
     """
@@ -154,7 +38,7 @@ def test_a_cold_voice_is_read_once(deployed: Deployed, callers: list[Any], own_c
         assert ray.get([caller.waiting.remote() for caller in callers]) == [CALLS] * CALLERS
     opened.set()
     assert ray.get(answers) == [[summary(deployed.library.load(ref))] * CALLS] * CALLERS
-    assert deployed.gets() == [1, 1]
+    assert deployed.gets() == [1, 0]
     assert deployed.actor_stats() == CacheStats(hits=0, misses=asked, loads=1, size=4 * 24_000 * 5 + len(TEXT))
 
 
@@ -177,7 +61,7 @@ def test_callers_survive_the_death_of_the_actor(deployed: Deployed, callers: lis
     assert summary(ray.get(direct)) == expected
     assert ray.get(answers) == [[expected] * CALLS] * CALLERS
     assert ray.get(actor.__ray_call__.remote(lambda _: os.getpid())) != pid
-    assert deployed.gets() == [2, 1]
+    assert deployed.gets() == [2, 0]
 
 
 def test_an_error_reaches_all_and_the_next_call_works(deployed: Deployed, callers: list[Any]) -> None:
@@ -220,14 +104,13 @@ def test_an_error_is_unwrapped_however_often_it_was_wrapped() -> None:
 
 
 async def test_a_replaced_voice(deployed: Deployed) -> None:
-    """The old version, if it was not read yet, is VoiceReplaced; the new one is the new audio."""
+    """The old version is read by who was accepted with it, the new one by the others."""
     client = deployed.args.client(deployed.store)
     old, new = deployed.create("anna", 220, 5), deployed.create("anna", 330, 6)
-    with pytest.raises(VoiceReplaced, match="'anna'"):
-        await client.get(old)
-    voice = await client.get(new)
-    assert (voice.ref, len(voice.audio)) == (new, 6 * 24_000)
-    np.testing.assert_allclose(voice.audio, tone(330, 6), atol=1e-4)
+    for ref, hz, seconds in ((old, 220, 5), (new, 330, 6)):
+        voice = await client.get(ref)
+        assert (voice.ref, len(voice.audio)) == (ref, seconds * 24_000)
+        np.testing.assert_allclose(voice.audio, tone(hz, seconds), atol=1e-4)
 
 
 async def test_stats_without_the_audio(deployed: Deployed) -> None:
@@ -236,7 +119,7 @@ async def test_stats_without_the_audio(deployed: Deployed) -> None:
     ref = deployed.create("anna", seconds=5)
     assert await client.stats(ref) == VoiceStats(5.0, len(TEXT))
     assert (await client.get(ref)).stats == VoiceStats(5.0, len(TEXT))
-    assert deployed.gets() == [1, 1]
+    assert deployed.gets() == [1, 0]
 
 
 async def test_no_actor_on_the_path_of_a_warm_request(deployed: Deployed) -> None:
@@ -293,7 +176,9 @@ async def test_a_built_in_voice_never_reaches_the_actor(deployed: Deployed) -> N
 
 def test_the_actors_name_tells_what_must_not_be_shared() -> None:
     """Code version, store and bound: the same for equal ones, another where one differs."""
-    names = {actor_name("store a", 1), actor_name("store b", 1), actor_name("store a", 2)}
-    assert len(names) == 3
-    assert actor_name("store a", 1) in names
+    plain = RecordingPreparer(None)
+    kinds = (("a", 1, plain), ("b", 1, plain), ("a", 2, plain), ("a", 1, RecordingPreparer("tiny.en")))
+    names = {VoiceCacheArgs(*kind).actor_name for kind in kinds}
+    assert len(names) == 4
+    assert VoiceCacheArgs("a", 1, RecordingPreparer(None)).actor_name in names
     assert all(name.startswith(f"voice_cache-{__version__}-") for name in names)

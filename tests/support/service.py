@@ -24,6 +24,7 @@ from serve_app.synthesis import SynthesisService
 from serve_app.voice_cache import VoiceCache
 from serve_app.voices import VoiceLibrary
 from tests.support.jobs import runner_settings
+from tests.support.preparing import PlainPreparer
 
 VOICE_CACHE_BYTES = 64 * 1024 * 1024
 
@@ -68,7 +69,7 @@ class LocalService:
 
     def __post_init__(self) -> None:
         self.store: ObjectStore = MemoryStore(self.signer)
-        self.library = VoiceLibrary(self.store, reserved={"heart", "nature"})
+        self.library = VoiceLibrary(self.store, PlainPreparer(), reserved={"heart", "nature"})
         voices = Voices(self.library)
         self.speaker = Speaker(
             {

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serve_app.engine.english import EnglishReader, quoted
@@ -95,7 +95,13 @@ def test_a_long_word_is_read_to_its_end() -> None:
     assert reader()(word) == "".join(halves)
 
 
+def test_a_letter_before_a_dollar_sign_is_read() -> None:
+    """The tagger takes both for a sign."""
+    assert reader()("é$ 0").split()[0] == reader()("é")
+
+
 @given(st.text("abcdefghijklmnopqrstuvwxyzABC 0123456789.,'-:$%/éüß", max_size=30))
+@example("ß$ 0")
 @settings(max_examples=300, deadline=None)
 def test_whatever_is_read_is_in_the_models_alphabet(text: str) -> None:
     """No phoneme that the model does not know, for it would be dropped; something for every text with a letter."""

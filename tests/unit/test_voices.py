@@ -1,67 +1,29 @@
 """The library of voices: what it writes and in which order, what it lists, and which version it reads."""
 
-import hashlib
 import io
-import json
 import wave
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.audio import encode
-from serve_app.domain import BUILTIN, DEFAULT_TENANT, Pcm, VoiceRef
+from serve_app.domain import DEFAULT_TENANT, VoiceRef
 from serve_app.errors import (
-    Conflict,
     InvalidAudio,
     InvalidRequest,
     InvalidVoiceName,
     NameReserved,
-    ObjectNotFound,
     StorageDenied,
-    UnusableVoice,
     VoiceNotFound,
-    VoiceReplaced,
 )
-from serve_app.storage import MemoryStore, ObjectInfo, StoredObject
-from serve_app.voices import VoiceInfo, VoiceLibrary, VoicePage, from_file_name, validate_name
+from serve_app.preparation import Fields
+from serve_app.storage import MemoryStore
+from serve_app.voices import Upload, VoiceDetails, VoiceInfo, VoiceLibrary, VoicePage, from_file_name, validate_name
+from tests.support.preparing import PlainPreparer
+from tests.support.voices import WatchedStore, wav
 
 TENANT = DEFAULT_TENANT
-
-
-class WatchedStore(MemoryStore):
-    """Notes each call; runs `after_write` when something was written or deleted, as another process would."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[str, str]] = []
-        self.after_write: Callable[[], None] = lambda: None
-        self.denied = ""
-
-    def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
-        self.calls.append(("put", key))
-        info = super().put(key, body, content_type=content_type)
-        self.after_write()
-        return info
-
-    def delete(self, key: str) -> None:
-        self.calls.append(("delete", key))
-        super().delete(key)
-        self.after_write()
-
-    def head(self, key: str) -> ObjectInfo:
-        return self._read("head", key).info
-
-    def get(self, key: str) -> StoredObject:
-        return self._read("get", key)
-
-    def _read(self, verb: str, key: str) -> StoredObject:
-        self.calls.append((verb, key))
-        if self.denied and key.endswith(self.denied):
-            raise StorageDenied(f'refused to read "{key}"')
-        return super().get(key)
 
 
 @pytest.fixture
@@ -71,15 +33,7 @@ def store() -> WatchedStore:
 
 @pytest.fixture
 def library(store: WatchedStore) -> VoiceLibrary:
-    return VoiceLibrary(store, reserved={"heart"})
-
-
-def tone(hz: float = 220, seconds: float = 1.0) -> Pcm:
-    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(24_000 * seconds)) / 24_000)).astype(np.float32)
-
-
-def wav(hz: float = 220, seconds: float = 1.0) -> bytes:
-    return encode(tone(hz, seconds), "wav")
+    return VoiceLibrary(store, PlainPreparer(), reserved={"heart"})
 
 
 def stereo_wav_44100(seconds: float) -> bytes:
@@ -126,7 +80,7 @@ def test_a_file_name_is_a_name_with_wav() -> None:
 
 def test_an_upload_is_stored_in_canonical_form(store: WatchedStore, library: VoiceLibrary) -> None:
     """Whatever comes in, the old layout's keys hold mono 24 kHz 16-bit WAV and stripped UTF-8 text."""
-    info = library.create(TENANT, "anna", stereo_wav_44100(2.0), "  Grüße, 世界.\n")
+    info = library.create(TENANT, "anna", Upload(stereo_wav_44100(2.0), "  Grüße, 世界.\n")).info
     stored = store.get("voices/anna.wav")
     with wave.open(io.BytesIO(stored.body)) as reader:
         assert (reader.getnchannels(), reader.getframerate(), reader.getsampwidth()) == (1, 24_000, 2)
@@ -134,16 +88,14 @@ def test_an_upload_is_stored_in_canonical_form(store: WatchedStore, library: Voi
     assert stored.info.content_type == "audio/wav"
     assert store.get("voices/anna.txt").body == "Grüße, 世界.".encode()
     assert info == VoiceInfo("anna", "anna.wav", "anna.txt", len(stored.body), stored.info.last_modified)
-    assert [item.key for item in store.list("").items] == ["voices/anna.txt", "voices/anna.wav"]
+    assert [item.key for item in store.list("voices/").items] == ["voices/anna.txt", "voices/anna.wav"]
 
 
 def test_tenants_do_not_see_each_other(store: WatchedStore, library: VoiceLibrary) -> None:
     """Another tenant's voice lies under its own prefix and is not found by others."""
-    library.create("acme", "anna", wav(), "Hello.")
-    assert {item.key for item in store.list("").items} == {
-        "tenants/acme/voices/anna.txt",
-        "tenants/acme/voices/anna.wav",
-    }
+    library.create("acme", "anna", Upload(wav(), "Hello."))
+    assert len(store.list("").items) == 4
+    assert all(item.key.startswith("tenants/acme/") for item in store.list("").items)
     assert library.resolve("acme", "anna").tenant == "acme"
     assert library.list(TENANT).items == ()
     with pytest.raises(VoiceNotFound):
@@ -157,19 +109,19 @@ def test_tenants_do_not_see_each_other(store: WatchedStore, library: VoiceLibrar
 def test_what_is_no_recording_is_refused(store: WatchedStore, library: VoiceLibrary, audio: bytes, words: str) -> None:
     """InvalidAudio names the field, and nothing was written."""
     with pytest.raises(InvalidAudio, match=words):
-        library.create(TENANT, "anna", audio, "Hello.", field="audio_sample")
+        library.create(TENANT, "anna", Upload(audio, "Hello.", names=Fields("audio_sample")))
     assert store.calls == []
 
 
 def test_half_a_second_is_enough(library: VoiceLibrary) -> None:
     """The shortest voice is 0.5 s, not more."""
-    assert library.create(TENANT, "anna", wav(seconds=0.5), "").name == "anna"
+    assert library.create(TENANT, "anna", Upload(wav(seconds=0.5), "")).info.name == "anna"
 
 
 def test_names_of_built_in_voices_are_reserved(store: WatchedStore, library: VoiceLibrary) -> None:
     """Neither overwritten nor deleted."""
     with pytest.raises(NameReserved, match="'heart'"):
-        library.create(TENANT, "heart", wav(), "")
+        library.create(TENANT, "heart", Upload(wav(), ""))
     with pytest.raises(NameReserved, match="'heart'"):
         library.delete(TENANT, "heart")
     assert store.list("").items == []
@@ -177,63 +129,11 @@ def test_names_of_built_in_voices_are_reserved(store: WatchedStore, library: Voi
 
 def test_a_replaced_voice_does_not_keep_the_old_text(store: WatchedStore, library: VoiceLibrary) -> None:
     """An upload without text empties the text of the voice that it replaces."""
-    library.create(TENANT, "anna", wav(220), "Old text.")
-    info = library.create(TENANT, "anna", wav(330), " ")
+    library.create(TENANT, "anna", Upload(wav(220), "Old text."))
+    info = library.create(TENANT, "anna", Upload(wav(330), " ")).info
     assert info.text_file is None
     assert store.get("voices/anna.txt").body == b""
     assert library.load(library.resolve(TENANT, "anna")).text == ""
-
-
-def test_consent_is_kept_with_the_audio_it_was_given_for(store: WatchedStore, library: VoiceLibrary) -> None:
-    """The note names the audio by its sha256, and goes when a replacement or a deletion comes."""
-    library.create(TENANT, "anna", wav(220), "Hello.", consent=" Anna agreed. ")
-    record = json.loads(store.get("voices/anna.v1.json").body)
-    sha256 = hashlib.sha256(store.get("voices/anna.wav").body).hexdigest()
-    assert record == {"consent": "Anna agreed.", "audio_sha256": sha256}
-    library.create(TENANT, "anna", wav(330), "Hello.")
-    with pytest.raises(ObjectNotFound):
-        store.get("voices/anna.v1.json")
-    library.create(TENANT, "anna", wav(330), "Hello.", consent="Anna agreed.")
-    library.delete(TENANT, "anna")
-    assert store.list("").items == []
-
-
-def observe(store: WatchedStore, library: VoiceLibrary) -> list[tuple[int, str] | None]:
-    """What a reader finds after each write: seconds of audio and the text, or None for no voice."""
-    seen: list[tuple[int, str] | None] = []
-
-    def look() -> None:
-        try:
-            voice = library.load(library.resolve(TENANT, "anna"))
-            seen.append((len(voice.audio) // 24_000, voice.text))
-        except VoiceNotFound:
-            seen.append(None)
-
-    store.after_write = look
-    return seen
-
-
-def test_a_reader_never_meets_audio_with_the_text_of_another(store: WatchedStore, library: VoiceLibrary) -> None:
-    """While a voice is replaced and deleted, there is its text, or none; the same holds if the writer dies."""
-    library.create(TENANT, "anna", wav(seconds=1), "One.")
-    seen = observe(store, library)
-    library.create(TENANT, "anna", wav(seconds=2), "Two.")
-    library.delete(TENANT, "anna")
-    assert list(dict.fromkeys(seen)) == [(1, ""), (2, ""), (2, "Two."), None]
-
-
-def test_uploads_that_cross_are_noticed(store: WatchedStore, library: VoiceLibrary) -> None:
-    """Whoever wrote last and finds another's audio or text beside its own gets a Conflict."""
-    other = VoiceLibrary(store)
-
-    def interfere() -> None:
-        if store.calls[-1] == ("put", "voices/anna.wav"):
-            store.after_write = lambda: None
-            other.create(TENANT, "anna", wav(seconds=2), "Two.")
-
-    store.after_write = interfere
-    with pytest.raises(Conflict, match="'anna'"):
-        library.create(TENANT, "anna", wav(seconds=1), "One.")
 
 
 NAMES = st.from_regex("[ab0A][ab0A_-]{0,2}", fullmatch=True)
@@ -259,7 +159,7 @@ def test_pages_neither_lose_nor_repeat(
         store.put(f"voices/{name}.wav", b"wav", content_type="")
         if text is not None:
             store.put(f"voices/{name}.txt", text, content_type="")
-    library = VoiceLibrary(store)
+    library = VoiceLibrary(store, PlainPreparer())
     listed: list[VoiceInfo] = []
     after: str | None = ""
     for _ in range(max(1, -(-len(audio) // limit))):  # pages that it takes
@@ -281,13 +181,13 @@ def test_a_page_is_found_behind_many_other_objects() -> None:
         store.put(f"voices/a old recording {number}.wav", b"x", content_type="")
     stored = store.put("voices/z.wav", b"wav", content_type="")
     expected = VoiceInfo("z", "z.wav", None, 3, stored.last_modified)
-    assert VoiceLibrary(store).list(TENANT, limit=1) == VoicePage((expected,), None)
+    assert VoiceLibrary(store, PlainPreparer()).list(TENANT, limit=1) == VoicePage((expected,), None)
 
 
 def test_a_page_may_begin_behind_a_voice_that_is_gone(library: VoiceLibrary) -> None:
     """`after` is a place in the order, not a voice that must exist."""
     for name in ("a", "c"):
-        library.create(TENANT, name, wav(), "")
+        library.create(TENANT, name, Upload(wav(), ""))
     assert [voice.name for voice in library.list(TENANT, after="b").items] == ["c"]
 
 
@@ -307,7 +207,8 @@ def test_after_must_be_a_name(library: VoiceLibrary) -> None:
 def test_a_voice_of_the_old_worker_is_described(store: WatchedStore, library: VoiceLibrary) -> None:
     """By size and time of its audio; a missing text file is None."""
     stored = store.put("voices/anna.wav", b"123456", content_type="")
-    assert library.get(TENANT, "anna") == VoiceInfo("anna", "anna.wav", None, 6, stored.last_modified)
+    info = VoiceInfo("anna", "anna.wav", None, 6, stored.last_modified)
+    assert library.get(TENANT, "anna") == VoiceDetails(info, None)
 
 
 def test_what_is_not_there_is_not_found(library: VoiceLibrary) -> None:
@@ -330,7 +231,7 @@ def test_no_key_is_made_of_a_name_that_was_not_checked(store: WatchedStore, libr
     """Every method refuses a name that leads out of the folder, before it asks the store."""
     name = "../secret"
     calls: list[Callable[[], object]] = [
-        lambda: library.create(TENANT, name, wav(), ""),
+        lambda: library.create(TENANT, name, Upload(wav(), "")),
         lambda: library.get(TENANT, name),
         lambda: library.delete(TENANT, name),
         lambda: library.resolve(TENANT, name),
@@ -342,107 +243,8 @@ def test_no_key_is_made_of_a_name_that_was_not_checked(store: WatchedStore, libr
     assert store.calls == []
 
 
-def test_a_version_is_made_of_both_etags_by_heads_only(store: WatchedStore, library: VoiceLibrary) -> None:
-    """32 hex digits of sha256 over the etags of audio and text, "-" for no text; nothing is read."""
-    audio = store.put("voices/anna.wav", wav(), content_type="")
-    store.calls.clear()
-    without = library.resolve(TENANT, "anna")
-    assert store.calls == [("head", "voices/anna.wav"), ("head", "voices/anna.txt")]
-    assert without == VoiceRef("anna", hashlib.sha256(f"{audio.etag}\n-".encode()).hexdigest()[:32], TENANT)
-    text = store.put("voices/anna.txt", b"Hello.", content_type="")
-    expected = hashlib.sha256(f"{audio.etag}\n{text.etag}".encode()).hexdigest()[:32]
-    assert library.resolve(TENANT, "anna").version == expected
-
-
-def test_a_version_is_read_by_two_gets(store: WatchedStore, library: VoiceLibrary) -> None:
-    """One GET of the audio, one of the text, no other call; what was uploaded comes back."""
-    library.create(TENANT, "anna", wav(330), "Hello.")
-    ref = library.resolve(TENANT, "anna")
-    store.calls.clear()
-    voice = library.load(ref)
-    assert store.calls == [("get", "voices/anna.wav"), ("get", "voices/anna.txt")]
-    assert (voice.ref, voice.text, str(voice.audio.dtype)) == (ref, "Hello.", "float32")
-    np.testing.assert_allclose(voice.audio, tone(330), atol=1e-4)
-
-
-def test_a_loaded_waveform_cannot_be_changed(library: VoiceLibrary) -> None:
-    """Many share it."""
-    library.create(TENANT, "anna", wav(), "Hello.")
-    audio = library.load(library.resolve(TENANT, "anna")).audio
-    with pytest.raises(ValueError, match="read-only"):
-        audio[0] = 1.0
-
-
-@pytest.mark.parametrize(
-    ("key", "body"),
-    [("voices/anna.wav", wav(330)), ("voices/anna.txt", b"Other text."), ("voices/anna.txt", None)],
-)
-def test_another_version_is_not_spoken(
-    store: WatchedStore, library: VoiceLibrary, key: str, body: bytes | None
-) -> None:
-    """A version whose audio or text was replaced or removed since raises VoiceReplaced; the new version is read."""
-    library.create(TENANT, "anna", wav(220), "Hello.")
-    old = library.resolve(TENANT, "anna")
-    store.delete(key)
-    if body is not None:
-        store.put(key, body, content_type="")
-    with pytest.raises(VoiceReplaced, match="'anna'"):
-        library.load(old)
-    new = library.resolve(TENANT, "anna")
-    assert new.version != old.version
-    assert library.load(new).ref == new
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".txt"])
-def test_a_refusal_of_the_store_is_not_a_missing_voice(store: WatchedStore, library: VoiceLibrary, suffix: str) -> None:
-    """A 403 stays StorageDenied, for the audio and for the text, in every method that reads."""
-    library.create(TENANT, "anna", wav(), "Hello.")
-    ref = library.resolve(TENANT, "anna")
-    store.denied = suffix
-    for call in (library.get, library.resolve):
-        with pytest.raises(StorageDenied):
-            call(TENANT, "anna")
-    with pytest.raises(StorageDenied):
-        library.load(ref)
-
-
 def test_a_refusal_does_not_end_as_a_deletion(store: WatchedStore, library: VoiceLibrary) -> None:
     """Where it cannot be seen whether the voice is there, deleting it raises StorageDenied, not VoiceNotFound."""
     store.denied = ".wav"
     with pytest.raises(StorageDenied):
         library.delete(TENANT, "anna")
-
-
-@pytest.mark.parametrize(
-    ("audio", "text", "expected"),
-    [(wav(), None, ""), (wav(), b"", ""), (wav(), b"\xef\xbb\xbf Hello. \r\n", "Hello.")],
-)
-def test_text_as_the_old_worker_left_it(
-    store: WatchedStore, library: VoiceLibrary, audio: bytes, text: bytes | None, expected: str
-) -> None:
-    """Missing and empty are no text; a byte order mark and white space are not spoken."""
-    store.put("voices/anna.wav", audio, content_type="")
-    if text is not None:
-        store.put("voices/anna.txt", text, content_type="")
-    assert library.load(library.resolve(TENANT, "anna")).text == expected
-
-
-@pytest.mark.parametrize(
-    ("audio", "text", "words"),
-    [(b"no audio", b"Hello.", "voices/anna.wav"), (wav(), "Grüße".encode("latin-1"), "voices/anna.txt")],
-)
-def test_a_voice_that_cannot_be_read_is_unusable(
-    store: WatchedStore, library: VoiceLibrary, audio: bytes, text: bytes, words: str
-) -> None:
-    """UnusableVoice names the object; it is not the request's audio that is at fault."""
-    store.put("voices/anna.wav", audio, content_type="")
-    store.put("voices/anna.txt", text, content_type="")
-    with pytest.raises(UnusableVoice, match=words):
-        library.load(library.resolve(TENANT, "anna"))
-
-
-def test_a_built_in_voice_is_not_in_the_store(store: WatchedStore, library: VoiceLibrary) -> None:
-    """Asking for one is a defect of the caller, told before the store is asked."""
-    with pytest.raises(ValueError, match="built into an engine"):
-        library.load(VoiceRef("heart", BUILTIN))
-    assert store.calls == []

@@ -1,0 +1,78 @@
+"""How voices are told, and the fields that come with them, alike in all dialects."""
+
+import json
+import re
+from typing import Any
+
+from fastapi import Request
+
+from serve_app import keys
+from serve_app.api.services import services_of, tenant_of
+from serve_app.errors import InvalidRequest
+from serve_app.voices import VoiceDetails
+
+__all__ = ["parsed_labels", "parsed_language", "voice_answer"]
+
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+MAX_LABELS, MAX_LABEL_CHARS = 20, 200
+
+
+def voice_answer(request: Request, voice: VoiceDetails) -> dict[str, Any]:
+    """A stored voice: what it is, and for one that is prepared what was done to it and where to hear it."""
+    info, record = voice.info, voice.record
+    answer: dict[str, Any] = {
+        "id": info.name,
+        "name": info.name,
+        "object": "audio.voice",
+        "builtin": False,
+        "size_bytes": info.size_bytes,
+        "last_modified": info.last_modified.isoformat(),
+        "has_text": bool(record.text) if record else info.text_file is not None,
+        "prepared": record is not None,
+    }
+    if record is None:
+        return answer
+    key = keys.prepared_audio(tenant_of(request), info.name, record.version)
+    report = record.report
+    return answer | {
+        "version": record.version,
+        "created": record.created,
+        "language": record.language,
+        "source": record.source,
+        "consent": record.consent,
+        "labels": dict(record.labels),
+        "text": record.text,
+        "transcript": report["transcript"],
+        "text_checked": report["checked"],
+        "duration_s": round(report["kept"][1] - report["kept"][0], 3),
+        "source_s": round(report["source_s"], 3),
+        "kept_s": [round(at, 3) for at in report["kept"]],
+        "grade": report["grade"],
+        "quality": {name: round(value, 4) for name, value in report["quality"].items()},
+        "warnings": list(report["warnings"]),
+        "preview_url": services_of(request).url(request, key, f"{info.name}.wav"),
+    }
+
+
+def parsed_language(value: str, field: str) -> str | None:
+    """A language tag in lower case; None for "". Raises InvalidRequest."""
+    if not value.strip():
+        return None
+    if not LANGUAGE.fullmatch(value.strip()):
+        raise InvalidRequest(f"{field} is {value[:40]!r}: send a language tag such as en, de or pt-BR")
+    return value.strip().lower()
+
+
+def parsed_labels(value: str, field: str) -> dict[str, str]:
+    """A JSON object of texts; {} for "". Raises InvalidRequest."""
+    if not value.strip():
+        return {}
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise InvalidRequest(f"{field} is {value[:40]!r}, not JSON ({error}): send an object of texts") from error
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise InvalidRequest(f'{field} is {value[:40]!r}: send an object of texts such as {{"accent": "Scottish"}}')
+    if len(found) > MAX_LABELS or any(len(text) > MAX_LABEL_CHARS for pair in found.items() for text in pair):
+        raise InvalidRequest(f"{field}: send at most {MAX_LABELS} labels of at most {MAX_LABEL_CHARS} characters each")
+    return found

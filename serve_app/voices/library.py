@@ -1,0 +1,299 @@
+"""The library of stored voices, in the layout of the worker that this service replaces, and what it makes of them.
+
+    voices/{name}.wav                    reference audio
+    voices/{name}.txt                    what is said in it, UTF-8; empty or missing: the voice has no text
+    prepared/{name}/{version}.wav        a version: the audio that models are given, its text inside; never changes
+    prepared/{name}/{version}.v1.json    what is known of it: language, labels, consent, what preparation did
+
+A voice that is uploaded here is prepared first and written last to `voices/{name}.wav`, as the same bytes: that one
+object is the pointer, its version is their sha256, and it cannot tear. A version stays when the voice is replaced, for
+requests that were accepted with it, until the voice is deleted. `voices/{name}.txt` is for the worker and for people.
+
+A voice that others put there (the old worker, a person) has a version made of both etags, and is prepared at its first
+use, under that version. So is one of ours whose text a person has changed. A text of ours beside audio that is not ours
+belongs to audio that is gone: it is not used.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import TypeVar
+
+from serve_app import keys, logs
+from serve_app.audio import decode_reference, encode_reference
+from serve_app.domain import Voice, VoiceRef
+from serve_app.errors import (
+    Conflict,
+    InvalidAudio,
+    InvalidRequest,
+    NameReserved,
+    ObjectNotFound,
+    UnusableVoice,
+    VoiceNotFound,
+    VoiceReplaced,
+)
+from serve_app.preparation import Fields, Preparer
+from serve_app.storage import ObjectInfo, ObjectStore, StoredObject
+from serve_app.voices.names import NAME_PATTERN, validate_name
+from serve_app.voices.record import VoiceRecord
+
+__all__ = ["Upload", "VoiceDetails", "VoiceInfo", "VoiceLibrary", "VoicePage"]
+
+T = TypeVar("T")
+
+MAX_LIMIT = 1000
+OBJECTS_PER_VOICE = 2
+WAV = "audio/wav"
+NAMES = Fields()
+HOW_TO_FIND = "list the voices with GET /v1/audio/voices, or upload it with POST /v1/audio/voices"
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceInfo:
+    """What is known of a voice without reading it.
+
+    `voice_file` and `text_file` are file names under `voices/`; `text_file` is None where there is no text, be the
+    file missing or empty. Size and time are the audio's.
+    """
+
+    name: str
+    voice_file: str
+    text_file: str | None
+    size_bytes: int
+    last_modified: datetime  # timezone-aware, UTC
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePage:
+    """Part of a listing. `next_after` is the name to pass as `after` for the rest; None at the end."""
+
+    items: tuple[VoiceInfo, ...]
+    next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceDetails:
+    """A voice with the record of its present version; None for one that is not prepared yet."""
+
+    info: VoiceInfo
+    record: VoiceRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A recording as it arrived, with `text` ("" to have it transcribed) and what is to be kept with it.
+
+    `names`: what the caller calls audio and text, for messages. `source`: where it came from.
+    """
+
+    audio: bytes = field(repr=False)
+    text: str = ""
+    language: str | None = None
+    consent: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    source: str = "upload"
+    names: Fields = NAMES
+
+
+class VoiceLibrary:
+    """Voices of all tenants in one store. `reserved` are the names of voices that engines have built in.
+
+    Methods block. Beside what they say, they raise InvalidVoiceName, and what the store raises: a 403 is
+    StorageDenied, never VoiceNotFound.
+    """
+
+    def __init__(self, store: ObjectStore, preparer: Preparer, *, reserved: Collection[str] = ()) -> None:
+        self._store = store
+        self._preparer = preparer
+        self._reserved = frozenset(reserved)
+
+    def create(self, tenant: str, name: str, upload: Upload) -> VoiceDetails:
+        """Prepare and store a voice, in place of the one that has the name; the version before it stays readable.
+
+        Raises InvalidAudio or InvalidTranscript for what cannot be prepared, with nothing stored; NameReserved;
+        Conflict or VoiceNotFound when an upload or a deletion came in between.
+        """
+        validate_name(name, field="name")
+        if name in self._reserved:
+            raise NameReserved(f"name {name!r} belongs to a voice that is built in: choose another name")
+        prepared = self._preparer.prepare(upload.audio, upload.text, language=upload.language, names=upload.names)
+        self._prepare_what_is_there(tenant, name)
+        reference = encode_reference(prepared.audio, prepared.text)
+        version = hashlib.sha256(reference).hexdigest()
+        record = VoiceRecord.of(version, prepared, upload.source, upload.consent.strip(), upload.labels)
+        self._keep(tenant, name, record, reference)
+        self._put_text(tenant, name, "")  # whoever reads audio and text apart never pairs those of two voices
+        audio = self._store.put(keys.voice_audio(tenant, name), reference, content_type=WAV)
+        text = self._put_text(tenant, name, prepared.text)
+        if self.resolve(tenant, name).version != version:
+            raise Conflict(f"voice {name!r} was also uploaded by another request just now: upload it again")
+        return VoiceDetails(_info(name, audio, text), record)
+
+    def list(self, tenant: str, *, after: str = "", limit: int = 100) -> VoicePage:
+        """Voices in the order of their keys, those behind the name `after`, at most `limit` (1..1000).
+
+        Left out is what no call could name: audio in subfolders, under names outside the pattern ("my voice.wav"),
+        or not in a `.wav`; and text without audio. Reads as many objects as it takes to fill the page.
+        Raises InvalidRequest.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidRequest(f"limit is {limit}: send 1 to {MAX_LIMIT}")
+        start = keys.voice_audio(tenant, validate_name(after, field="after")) if after else ""
+        found = tuple(islice(self._voices(tenant, start, limit), limit + 1))
+        items = found[:limit]
+        return VoicePage(items, items[-1].name if len(found) > limit else None)
+
+    def get(self, tenant: str, name: str) -> VoiceDetails:
+        """Describe a voice. Raises VoiceNotFound, ObjectCorrupt."""
+        audio, text = self._pair(tenant, name)
+        key = keys.prepared_record(tenant, name, self._version(tenant, name, audio, text))
+        stored = _if_there(self._store.get, key)
+        record = VoiceRecord.from_json(key, stored.body) if stored else None
+        return VoiceDetails(_info(name, audio, text), record)
+
+    def delete(self, tenant: str, name: str) -> None:
+        """Remove a voice with all its versions, or what an interrupted deletion left of them.
+
+        A request that was accepted with it and has not read it yet gets VoiceNotFound. Raises VoiceNotFound,
+        NameReserved.
+        """
+        prefix = keys.prepared_prefix(tenant, validate_name(name))
+        found = [keys.voice_text(tenant, name), keys.voice_audio(tenant, name)]  # the text first, as in `create`
+        found = [key for key in found if _if_there(self._store.head, key) is not None]
+        found += [info.key for info in self._objects(prefix, "", MAX_LIMIT)]
+        if not found:
+            if name in self._reserved:
+                raise NameReserved(f"voice {name!r} is built in and cannot be deleted: name one that was uploaded")
+            raise VoiceNotFound(f"voice {name!r} does not exist: {HOW_TO_FIND}")
+        for key in found:
+            self._store.delete(key)
+
+    def resolve(self, tenant: str, name: str) -> VoiceRef:
+        """The voice's present version, without reading it. Raises VoiceNotFound."""
+        return VoiceRef(name, self._version(tenant, name, *self._pair(tenant, name)), tenant)
+
+    def load(self, ref: VoiceRef) -> Voice:
+        """Read exactly this version: one GET. The waveform is read-only.
+
+        A version that is not prepared yet, because others put it there, is prepared, and stored as prepared.
+        Raises VoiceNotFound; VoiceReplaced where another version is stored and this one was never prepared;
+        UnusableVoice for what cannot be prepared; ValueError for a voice that is built in.
+        """
+        if ref.builtin:
+            raise ValueError(f"voice {ref.name!r} is built into an engine: it has no audio in the store")
+        validate_name(ref.name)
+        stored = _if_there(self._store.get, keys.prepared_audio(ref.tenant, ref.name, ref.version))
+        reference = stored.body if stored else self._prepare_stored(ref)
+        try:
+            audio, text = decode_reference(reference)
+        except InvalidAudio as error:
+            raise UnusableVoice(f"voice {ref.name!r} cannot be read: {error.message}") from error
+        audio.flags.writeable = False  # it is shared by everyone who asks a cache for it
+        return Voice(ref, audio, text)
+
+    def _prepare_stored(self, ref: VoiceRef) -> bytes:
+        """Make a version of what others put under `voices/`; the reference, which is stored."""
+        tenant, name = ref.tenant, ref.name
+        audio = self._must(self._store.get, tenant, name)
+        text = _if_there(self._store.get, keys.voice_text(tenant, name))
+        if self._version(tenant, name, audio.info, text.info if text else None) != ref.version:
+            raise VoiceReplaced(f"voice {name!r} was replaced after the request was accepted: send it again")
+        said = _transcript(text) if text and not _is_left_over(audio.info, text.info) else ""
+        names = Fields(f'"{audio.info.key}"', f'"{keys.voice_text(tenant, name)}"')
+        try:
+            prepared = self._preparer.prepare(audio.body, said, names=names)
+        except InvalidRequest as error:
+            raise UnusableVoice(f"voice {name!r} cannot be used: {error.message}") from error
+        reference = encode_reference(prepared.audio, prepared.text)
+        self._keep(tenant, name, VoiceRecord.of(ref.version, prepared, audio.info.key), reference)
+        logs.event("voice_prepared", voice=name, version=ref.version, grade=prepared.report.grade)
+        return reference
+
+    def _prepare_what_is_there(self, tenant: str, name: str) -> None:
+        """A version that others put there is kept before it is replaced, for requests that were accepted with it."""
+        with suppress(VoiceNotFound, VoiceReplaced, UnusableVoice):
+            ref = self.resolve(tenant, name)
+            if not self._is_prepared(tenant, name, ref.version):
+                self._prepare_stored(ref)
+
+    def _is_prepared(self, tenant: str, name: str, version: str) -> bool:
+        found: ObjectInfo | None = _if_there(self._store.head, keys.prepared_audio(tenant, name, version))
+        return found is not None
+
+    def _keep(self, tenant: str, name: str, record: VoiceRecord, reference: bytes) -> None:
+        """The record first: where there is audio there is a record."""
+        key = keys.prepared_record(tenant, name, record.version)
+        self._store.put(key, record.to_json(), content_type="application/json")
+        self._store.put(keys.prepared_audio(tenant, name, record.version), reference, content_type=WAV)
+
+    def _version(self, tenant: str, name: str, audio: ObjectInfo, text: ObjectInfo | None) -> str:
+        """Of a voice that we prepared and nobody changed: the sha256 of its bytes. Of any other: made of both etags."""
+        ours = text is None or text.sha256 is not None
+        if audio.sha256 is not None and ours and self._is_prepared(tenant, name, audio.sha256):
+            return audio.sha256
+        used = text.etag if text and not _is_left_over(audio, text) else "-"
+        return hashlib.sha256(f"{audio.etag}\n{used}".encode()).hexdigest()[:32]
+
+    def _pair(self, tenant: str, name: str) -> tuple[ObjectInfo, ObjectInfo | None]:
+        """Audio and text as they are described; None for a text that is not there."""
+        audio = self._must(self._store.head, tenant, name)
+        return audio, _if_there(self._store.head, keys.voice_text(tenant, name))
+
+    def _must(self, read: Callable[[str], T], tenant: str, name: str) -> T:
+        audio = _if_there(read, keys.voice_audio(tenant, validate_name(name)))
+        if audio is None:
+            raise VoiceNotFound(f"voice {name!r} does not exist: {HOW_TO_FIND}")
+        return audio
+
+    def _put_text(self, tenant: str, name: str, text: str) -> ObjectInfo:
+        key = keys.voice_text(tenant, name)
+        return self._store.put(key, text.encode(), content_type="text/plain; charset=utf-8")
+
+    def _voices(self, tenant: str, after: str, limit: int) -> Iterator[VoiceInfo]:
+        """Voices whose audio's key is behind `after`.
+
+        Names hold no dot, so the objects of one voice lie together, text before audio, and keys are in the order of
+        "name." (`a-b.wav` before `a.wav`): behind `a.wav` lies all of every voice that follows `a`.
+        """
+        prefix, text = keys.voices_prefix(tenant), None
+        for info in self._objects(prefix, after, min(MAX_LIMIT, OBJECTS_PER_VOICE * (limit + 1))):
+            name, _, suffix = info.key.removeprefix(prefix).partition(".")
+            if suffix == "txt":
+                text = info
+            elif suffix == "wav" and re.fullmatch(NAME_PATTERN, name):
+                yield _info(name, info, text if text and text.key == keys.voice_text(tenant, name) else None)
+
+    def _objects(self, prefix: str, after: str, at_once: int) -> Iterator[ObjectInfo]:
+        following: str | None = after
+        while following is not None:
+            page = self._store.list(prefix, after=following, limit=at_once)
+            yield from page.items
+            following = page.next_after
+
+
+def _if_there(read: Callable[[str], T], key: str) -> T | None:
+    try:
+        return read(key)
+    except ObjectNotFound:
+        return None
+
+
+def _is_left_over(audio: ObjectInfo, text: ObjectInfo) -> bool:
+    """Whether the text was written by us and the audio beside it by others: then it is of audio that is gone."""
+    return text.sha256 is not None and audio.sha256 is None
+
+
+def _info(name: str, audio: ObjectInfo, text: ObjectInfo | None) -> VoiceInfo:
+    text_file = f"{name}.txt" if text and text.size_bytes else None
+    return VoiceInfo(name, f"{name}.wav", text_file, audio.size_bytes, audio.last_modified)
+
+
+def _transcript(stored: StoredObject) -> str:
+    try:
+        return stored.body.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise UnusableVoice(f'"{stored.info.key}" in the store is not UTF-8 ({error}): save it as UTF-8') from error

@@ -1,0 +1,269 @@
+"""Versions of a voice: which one a name has, that it never tears and never changes, and how others' voices get one."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from serve_app.audio import decode_reference
+from serve_app.domain import BUILTIN, DEFAULT_TENANT, VoiceRef
+from serve_app.errors import (
+    Conflict,
+    InvalidTranscript,
+    ObjectCorrupt,
+    StorageDenied,
+    UnusableVoice,
+    VoiceNotFound,
+    VoiceReplaced,
+)
+from serve_app.preparation import Fields
+from serve_app.voices import Upload, VoiceLibrary
+from tests.support.preparing import PlainPreparer
+from tests.support.voices import WatchedStore, tone, wav
+
+TENANT = DEFAULT_TENANT
+
+
+@pytest.fixture
+def store() -> WatchedStore:
+    return WatchedStore()
+
+
+@pytest.fixture
+def preparer() -> PlainPreparer:
+    return PlainPreparer()
+
+
+@pytest.fixture
+def library(store: WatchedStore, preparer: PlainPreparer) -> VoiceLibrary:
+    return VoiceLibrary(store, preparer)
+
+
+def say(library: VoiceLibrary, ref: VoiceRef) -> tuple[int, str]:
+    """Seconds of audio, and the text."""
+    voice = library.load(ref)
+    return len(voice.audio) // 24_000, voice.text
+
+
+def test_a_version_is_the_digest_of_one_object_with_audio_and_text(store: WatchedStore, library: VoiceLibrary) -> None:
+    """What models are given, under a key that holds its sha256; the same bytes are the pointer."""
+    library.create(TENANT, "anna", Upload(wav(330), "Hello."))
+    ref = library.resolve(TENANT, "anna")
+    body = store.get("voices/anna.wav").body
+    assert ref == VoiceRef("anna", hashlib.sha256(body).hexdigest(), TENANT)
+    assert store.get(f"prepared/anna/{ref.version}.wav").body == body
+    audio, text = decode_reference(body)
+    assert text == "Hello."
+    np.testing.assert_allclose(audio, tone(330), atol=1e-3)
+
+
+def test_a_version_is_resolved_by_heads_and_read_by_one_get(store: WatchedStore, library: VoiceLibrary) -> None:
+    """Nothing else is asked of the store; what was uploaded comes back, and cannot be changed."""
+    library.create(TENANT, "anna", Upload(wav(330), "Hello."))
+    store.calls.clear()
+    ref = library.resolve(TENANT, "anna")
+    assert {verb for verb, _ in store.calls} == {"head"}
+    store.calls.clear()
+    voice = library.load(ref)
+    assert store.calls == [("get", f"prepared/anna/{ref.version}.wav")]
+    assert (voice.ref, voice.text, str(voice.audio.dtype)) == (ref, "Hello.", "float32")
+    with pytest.raises(ValueError, match="read-only"):
+        voice.audio[0] = 1.0
+
+
+def test_the_same_recording_and_text_are_the_same_version(library: VoiceLibrary) -> None:
+    """Whenever, and under whichever labels; another text is another version."""
+    versions = []
+    for text, consent in (("Hello.", ""), ("Hello.", "Anna agreed."), ("Hallo.", "")):
+        library.create(TENANT, "anna", Upload(wav(), text, consent=consent))
+        versions.append(library.resolve(TENANT, "anna").version)
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_a_replaced_version_stays_for_who_was_accepted_with_it(library: VoiceLibrary) -> None:
+    """Until the voice is deleted."""
+    library.create(TENANT, "anna", Upload(wav(seconds=1), "One."))
+    old = library.resolve(TENANT, "anna")
+    library.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
+    assert (say(library, old), say(library, library.resolve(TENANT, "anna"))) == ((1, "One."), (2, "Two."))
+    library.delete(TENANT, "anna")
+    with pytest.raises(VoiceNotFound, match="'anna'"):
+        library.load(old)
+
+
+def test_a_reader_meets_the_old_voice_or_the_new_one(store: WatchedStore, library: VoiceLibrary) -> None:
+    """After each write of a replacement and of a deletion: never audio with another text, nor without its own."""
+    library.create(TENANT, "anna", Upload(wav(seconds=1), "One."))
+    seen: list[tuple[int, str] | None] = []
+
+    def look() -> None:
+        try:
+            seen.append(say(library, library.resolve(TENANT, "anna")))
+        except VoiceNotFound:
+            seen.append(None)
+
+    store.after_write = look
+    library.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
+    library.delete(TENANT, "anna")
+    assert list(dict.fromkeys(seen)) == [(1, "One."), (2, "Two."), None]
+    assert store.list("").items == []
+
+
+def test_uploads_that_cross_are_noticed(store: WatchedStore, library: VoiceLibrary) -> None:
+    """Whoever ends last and finds another's voice in place of its own gets a Conflict; the voice is whole."""
+    other = VoiceLibrary(store, PlainPreparer())
+
+    def interfere() -> None:
+        if store.calls[-1] == ("put", "voices/anna.wav"):
+            store.after_write = lambda: None
+            other.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
+
+    store.after_write = interfere
+    with pytest.raises(Conflict, match="'anna'"):
+        library.create(TENANT, "anna", Upload(wav(seconds=1), "One."))
+    assert say(library, library.resolve(TENANT, "anna")) == (2, "Two.")
+
+
+def test_what_is_known_of_a_version_is_kept_beside_it(store: WatchedStore, library: VoiceLibrary) -> None:
+    """Language, labels, consent, source and what preparation did; of the present version only."""
+    labels = {"accent": "Scottish"}
+    created = library.create(TENANT, "anna", Upload(wav(220), "Hello.", "en", " Anna agreed. ", labels))
+    assert library.get(TENANT, "anna") == created
+    record = created.record
+    assert record is not None
+    assert (record.version, record.text) == (library.resolve(TENANT, "anna").version, "Hello.")
+    assert (record.language, record.consent, record.labels, record.source) == ("en", "Anna agreed.", labels, "upload")
+    assert record.report["grade"] == "good"
+    assert record.created.endswith("+00:00")
+    assert json.loads(store.get(f"prepared/anna/{record.version}.v1.json").body)["schema"] == 1
+    library.create(TENANT, "anna", Upload(wav(330), "Hello."))
+    replaced = library.get(TENANT, "anna").record
+    assert replaced is not None
+    assert (replaced.consent, replaced.labels) == ("", {})
+
+
+@pytest.mark.parametrize("body", [b"no json", b"[]", b'{"schema": 2}', b'{"schema": 1, "version": "v"}'])
+def test_a_record_that_is_none_is_told(store: WatchedStore, library: VoiceLibrary, body: bytes) -> None:
+    """ObjectCorrupt names the object."""
+    library.create(TENANT, "anna", Upload(wav(), "Hello."))
+    key = f"prepared/anna/{library.resolve(TENANT, 'anna').version}.v1.json"
+    store.put(key, body, content_type="")
+    with pytest.raises(ObjectCorrupt, match=key):
+        library.get(TENANT, "anna")
+
+
+def test_a_voice_of_the_old_worker_is_prepared_once(
+    store: WatchedStore, library: VoiceLibrary, preparer: PlainPreparer
+) -> None:
+    """At its first use, from one GET of the audio and one of the text; from then on it is read as any other."""
+    audio = store.put_by_others("voices/anna.wav", wav(330))
+    text = store.put_by_others("voices/anna.txt", b"\xef\xbb\xbf Hello. \r\n")
+    ref = library.resolve(TENANT, "anna")
+    assert ref.version == hashlib.sha256(f"{audio.etag}\n{text.etag}".encode()).hexdigest()[:32]
+    assert library.get(TENANT, "anna").record is None
+    store.calls.clear()
+    first = library.load(ref)
+    prepared = f"prepared/anna/{ref.version}.wav"
+    gets = [key for verb, key in store.calls if verb == "get"]
+    assert gets == [prepared, "voices/anna.wav", "voices/anna.txt"]
+    again = library.load(ref)
+    assert (first.text, preparer.calls) == ("Hello.", 1)
+    np.testing.assert_array_equal(first.audio, again.audio)
+    assert store.get("voices/anna.wav").info == audio  # untouched
+    record = library.get(TENANT, "anna").record
+    assert record is not None
+    assert (record.source, record.version) == ("voices/anna.wav", ref.version)
+    assert library.resolve(TENANT, "anna") == ref
+
+
+@pytest.mark.parametrize("key", ["voices/anna.wav", "voices/anna.txt"])
+def test_a_voice_of_ours_that_others_change_is_another_version(
+    store: WatchedStore, library: VoiceLibrary, key: str
+) -> None:
+    """A text corrected by hand is taken; audio put in place of ours is not given our text."""
+    library.create(TENANT, "anna", Upload(wav(seconds=1), "Hello."))
+    old = library.resolve(TENANT, "anna")
+    store.put_by_others(key, wav(seconds=2) if key.endswith("wav") else b"Corrected.")
+    new = library.resolve(TENANT, "anna")
+    assert new.version != old.version
+    assert say(library, new) == ((2, "") if key.endswith("wav") else (1, "Corrected."))
+    assert say(library, old) == (1, "Hello.")
+
+
+def test_a_version_of_others_that_was_never_read_is_kept_at_its_replacement(
+    store: WatchedStore, library: VoiceLibrary
+) -> None:
+    """A request that was accepted with it still speaks with it."""
+    store.put_by_others("voices/anna.wav", wav(seconds=1))
+    store.put_by_others("voices/anna.txt", b"One.")
+    old = library.resolve(TENANT, "anna")
+    library.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
+    assert (say(library, old), say(library, library.resolve(TENANT, "anna"))) == ((1, "One."), (2, "Two."))
+
+
+@pytest.mark.parametrize(("key", "body"), [("voices/anna.wav", wav(330)), ("voices/anna.txt", b"Other text.")])
+def test_a_version_of_others_that_others_replaced_is_gone(
+    store: WatchedStore, library: VoiceLibrary, key: str, body: bytes
+) -> None:
+    """VoiceReplaced; the new version is read."""
+    store.put_by_others("voices/anna.wav", wav(220))
+    store.put_by_others("voices/anna.txt", b"Hello.")
+    old = library.resolve(TENANT, "anna")
+    store.put_by_others(key, body)
+    with pytest.raises(VoiceReplaced, match="'anna'"):
+        library.load(old)
+    new = library.resolve(TENANT, "anna")
+    assert library.load(new).ref == new
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "words"),
+    [(b"no audio", b"Hello.", "voices/anna.wav"), (wav(), "Grüße".encode("latin-1"), "voices/anna.txt")],
+)
+def test_a_voice_of_others_that_cannot_be_read_is_unusable(
+    store: WatchedStore, library: VoiceLibrary, audio: bytes, text: bytes, words: str
+) -> None:
+    """UnusableVoice names the object; it is not the request's audio that is at fault. It can be replaced."""
+    store.put_by_others("voices/anna.wav", audio)
+    store.put_by_others("voices/anna.txt", text)
+    with pytest.raises(UnusableVoice, match=words):
+        library.load(library.resolve(TENANT, "anna"))
+    library.create(TENANT, "anna", Upload(wav(), "Hello."))
+    assert say(library, library.resolve(TENANT, "anna")) == (1, "Hello.")
+
+
+def test_a_text_that_is_not_said_in_a_stored_recording(store: WatchedStore) -> None:
+    """What preparation refuses of a stored voice names the objects, and nothing is stored."""
+
+    class Strict(PlainPreparer):
+        def prepare(self, recording: bytes, text: str, *, language: str | None = None, names: Fields = Fields()):  # noqa: B008
+            raise InvalidTranscript(f"{names.text} is not what is said in {names.audio}")
+
+    store.put_by_others("voices/anna.wav", wav())
+    library = VoiceLibrary(store, Strict())
+    words = r"'anna' cannot be used: \"voices/anna.txt\" is not what is said in \"voices/anna.wav\""
+    with pytest.raises(UnusableVoice, match=words):
+        library.load(library.resolve(TENANT, "anna"))
+    assert [item.key for item in store.list("").items] == ["voices/anna.wav"]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".txt"])
+def test_a_refusal_of_the_store_is_not_a_missing_voice(store: WatchedStore, library: VoiceLibrary, suffix: str) -> None:
+    """A 403 stays StorageDenied, for the audio and for the text, in every method that reads."""
+    store.put_by_others("voices/anna.wav", wav())
+    store.put_by_others("voices/anna.txt", b"Hello.")
+    ref = library.resolve(TENANT, "anna")
+    store.denied = suffix
+    for call in (library.get, library.resolve):
+        with pytest.raises(StorageDenied):
+            call(TENANT, "anna")
+    with pytest.raises(StorageDenied):
+        library.load(ref)
+
+
+def test_a_built_in_voice_is_not_in_the_store(store: WatchedStore, library: VoiceLibrary) -> None:
+    """Asking for one is a defect of the caller, told before the store is asked."""
+    with pytest.raises(ValueError, match="built into an engine"):
+        library.load(VoiceRef("heart", BUILTIN))
+    assert store.calls == []
