@@ -5,6 +5,7 @@ ServiceError
 |   |-- InvalidText               400  nothing in the text can be spoken
 |   |-- InvalidVoiceName          400
 |   |-- UnsupportedFormat         400
+|   |-- InvalidUrl                400  a URL that is not read, or cannot be
 |   |-- PayloadTooLarge           413
 |   |-- InvalidAudio              422  the bytes are not audio that can be read
 |   |-- InvalidTranscript         422  the text is not what is said in the reference audio, or is missing
@@ -45,6 +46,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidText",
     "InvalidTranscript",
+    "InvalidUrl",
     "InvalidVoiceName",
     "JobNotFound",
     "ModelLoadFailed",
@@ -107,6 +109,12 @@ class UnsupportedFormat(InvalidRequest):
     """The audio format asked for is not one that is served."""
 
     code = "unsupported_format"
+
+
+class InvalidUrl(InvalidRequest):
+    """The URL is not one that is read (its form, or where it leads), or nothing could be read there."""
+
+    code = "invalid_url"
 
 
 class PayloadTooLarge(InvalidRequest):

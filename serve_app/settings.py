@@ -223,6 +223,10 @@ class BuildArgs(Strict):
     jobs: JobsSettings = JobsSettings()
     limits: LimitSettings = LimitSettings()
     voice_cache_bytes: int = Field(512 * MIB, ge=MIB)
+    url_addresses: tuple[str, ...] = Field(
+        (), description="networks (CIDR) that URLs of voices may lead to though they are not public"
+    )
+    url_timeout_s: float = Field(30.0, gt=0, le=300, description="for all of a URL, redirects included")
     transcriber: str | None = Field(
         "tiny.en", min_length=1, description="of recordings without a text: a faster-whisper model by name or path"
     )

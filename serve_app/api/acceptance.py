@@ -12,7 +12,7 @@ from serve_app import logs
 from serve_app.catalog import Catalog, Model
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
 from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
-from serve_app.parameters import MAX_SEED, Parameters
+from serve_app.parameters import MAX_SEED, Defaults, Parameters
 from serve_app.settings import LimitSettings
 from serve_app.text import normalise
 from serve_app.voices import VoiceLibrary
@@ -42,16 +42,7 @@ class Acceptance:
         job_id: str | None = None,
     ) -> SpeechRequest:
         """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field."""
-        if not text.strip():
-            raise InvalidText(f"{text_field} is empty: send the text to speak")
-        limit = self._limits.text_chars if job_id else self._limits.speech_chars
-        if len(text) > limit:
-            remedy = "send it in parts" if job_id else "send it as a job (/run), or in parts"
-            raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
-        if not any(map(str.isalnum, normalise(text))):
-            raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
-        selected = self._catalog.model(model)
-        decided = parameters.joined(selected.name, selected.defaults)
+        selected, decided = self.check(text, text_field, model, parameters, job=job_id is not None)
         ref = await self._voice(tenant, voice, voice_field, selected)
         accepted = SpeechRequest(
             text=text,
@@ -77,6 +68,21 @@ class Acceptance:
             **(asdict(decided.sampling) if decided.sampling else {}),
         )
         return accepted
+
+    def check(
+        self, text: str, text_field: str, model: str | None, parameters: Parameters, *, job: bool
+    ) -> tuple[Model, Defaults]:
+        """All but the voice: the model, and what the speech is made with. Raises as `accept`."""
+        if not text.strip():
+            raise InvalidText(f"{text_field} is empty: send the text to speak")
+        limit = self._limits.text_chars if job else self._limits.speech_chars
+        if len(text) > limit:
+            remedy = "send it in parts" if job else "send it as a job (/run), or in parts"
+            raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
+        if not any(map(str.isalnum, normalise(text))):
+            raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
+        selected = self._catalog.model(model)
+        return selected, parameters.joined(selected.name, selected.defaults)
 
     async def _voice(self, tenant: str, name: str | None, field: str, model: Model) -> VoiceRef:
         """A built-in voice of the model, else a stored one, else an alias: uploading `alloy` overrides the alias."""

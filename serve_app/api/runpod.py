@@ -152,11 +152,17 @@ def _received(body: RunBody) -> str:
 async def _accept(request: Request, payload: Mapping[str, Any]) -> JobRequest:
     body = worker.parse(worker.SpeechInput, payload)
     job_id = str(uuid7())
-    speech = await services_of(request).acceptance.accept(
+    acceptance = services_of(request).acceptance
+    if body.local_voice is not None and "://" in body.local_voice:
+        acceptance.check(body.text, "input.text", body.model, body.parameters, job=True)  # before anything is stored
+        voice: str | None = await worker.imported_voice(request, body.local_voice)
+    else:
+        voice = body.voice_name
+    speech = await acceptance.accept(
         text=body.text,
         text_field="input.text",
         model=body.model,
-        voice=body.voice_name,
+        voice=voice,
         voice_field="input.local_voice",
         parameters=body.parameters,
         tenant=tenant_of(request),

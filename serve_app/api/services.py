@@ -9,6 +9,7 @@ from fastapi import Request
 from serve_app.api.acceptance import Acceptance
 from serve_app.catalog import Catalog
 from serve_app.domain import DEFAULT_TENANT
+from serve_app.fetching import Fetcher
 from serve_app.job_client import JobClient
 from serve_app.settings import LOOPBACK_NAMES, LimitSettings
 from serve_app.speech import Speaker
@@ -53,6 +54,7 @@ class Services:
     store: ObjectStore
     limits: LimitSettings
     cluster: Cluster
+    fetcher: Fetcher
     signer: UrlSigner | None = None
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES

@@ -7,6 +7,7 @@ the store and never reaches a model. An endpoint that is not in CALLS is refused
 import asyncio
 import base64
 import binascii
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +19,7 @@ from serve_app.api.fields import ParameterFields
 from serve_app.api.services import services_of, tenant_of
 from serve_app.api.voices import voice_answer
 from serve_app.domain import JobState
-from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge
+from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge, VoiceNotFound
 from serve_app.job_client import job_ref
 from serve_app.jobs import JobStatus
 from serve_app.preparation import Fields
@@ -26,7 +27,7 @@ from serve_app.voices import Upload, from_file_name
 
 M = TypeVar("M", bound=BaseModel)
 
-__all__ = ["CALLS", "SpeechInput", "endpoint_of", "parse", "speech_output"]
+__all__ = ["CALLS", "SpeechInput", "endpoint_of", "imported_voice", "parse", "speech_output"]
 
 WORKER_STATES: Mapping[JobState, str] = {
     "queued": "QUEUED",
@@ -59,15 +60,8 @@ class SpeechInput(Input, ParameterFields):
 
     @property
     def voice_name(self) -> str | None:
-        """`local_voice` as a voice's name: the old worker took a file name. Raises InvalidRequest for a URL."""
-        if self.local_voice is None:
-            return None
-        if "://" in self.local_voice:
-            raise InvalidRequest(
-                f"input.local_voice {self.local_voice[:80]!r} is a URL, which this version does not import: "
-                "upload the voice (endpoint `upload`) and send its name"
-            )
-        return from_file_name(self.local_voice)
+        """`local_voice` as a voice's name: the old worker took a file name, or a URL, see `imported_voice`."""
+        return None if self.local_voice is None else from_file_name(self.local_voice)
 
 
 class UploadInput(Input):
@@ -140,19 +134,45 @@ def speech_output(request: Request, status: JobStatus) -> dict[str, Any]:
 
 async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
     body = parse(UploadInput, payload)
-    for field in ("voice_file_url", "text_file_url"):
-        if getattr(body, field):
-            raise InvalidRequest(f"input.{field}: this version does not fetch URLs; send the bytes as base64")
-    if not body.voice_file:
-        raise InvalidRequest("input.voice_file is missing: send the reference audio as base64")
     services = services_of(request)
-    audio = _decode_base64("voice_file", body.voice_file, services.limits.voice_bytes)
-    text = _decode_base64("text_file", body.text_file or "", services.limits.text_chars)
+    audio = await _bytes(request, "voice_file", body.voice_file, body.voice_file_url, services.limits.voice_bytes)
+    if audio is None:
+        raise InvalidRequest("input.voice_file is missing: send the reference audio as base64, or its voice_file_url")
+    text = await _bytes(request, "text_file", body.text_file, body.text_file_url, services.limits.text_chars)
     name = from_file_name(body.voice_name)
-    upload = Upload(audio, _utf8(text), names=Fields("input.voice_file", "input.text_file"))
+    names = Fields("input.voice_file", "input.text_file")
+    upload = Upload(audio, _utf8(text or b""), source=body.voice_file_url or "upload", names=names)
     voice = await asyncio.to_thread(services.library.create, tenant_of(request), name, upload)
     logs.event("stored", voice=name, size_bytes=voice.info.size_bytes)
     return {"status": "success", "voice_name": name, "voice": voice_answer(request, voice)}
+
+
+async def _bytes(request: Request, field: str, value: str | None, url: str | None, limit: int) -> bytes | None:
+    """What was sent as base64, or lies behind the URL; None where neither was sent. Raises InvalidRequest for both."""
+    if value and url:
+        raise InvalidRequest(f"input.{field} and input.{field}_url are both there: send one of them")
+    if url:
+        fetch = services_of(request).fetcher.fetch
+        return await asyncio.to_thread(fetch, url, field=f"input.{field}_url", max_bytes=limit)
+    return _decode_base64(field, value, limit) if value else None
+
+
+async def imported_voice(request: Request, url: str) -> str:
+    """The name of the voice that the recording behind `url` is, which is prepared when it first comes.
+
+    The name follows from the bytes: another recording behind the same URL is another voice.
+    """
+    services, field = services_of(request), "input.local_voice"
+    limit = services.limits.voice_bytes
+    audio = await asyncio.to_thread(services.fetcher.fetch, url, field=field, max_bytes=limit)
+    name = f"url-{hashlib.sha256(audio).hexdigest()[:32]}"
+    try:
+        await asyncio.to_thread(services.library.resolve, tenant_of(request), name)
+    except VoiceNotFound:
+        upload = Upload(audio, source=url, names=Fields(field, "its text"))
+        await asyncio.to_thread(services.library.create, tenant_of(request), name, upload)
+        logs.event("stored", voice=name, size_bytes=len(audio))
+    return name
 
 
 async def _status(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:

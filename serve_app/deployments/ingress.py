@@ -22,6 +22,7 @@ from serve_app.deployments.explain import explain
 from serve_app.deployments.handles import JobsHandle, SynthesizerHandle
 from serve_app.deployments.jobs import speaker_for
 from serve_app.deployments.voice_cache import VoiceCacheArgs
+from serve_app.fetching import UrlFetcher
 from serve_app.job_client import JobClient
 from serve_app.models import describe
 from serve_app.settings import BuildArgs, ModelSettings
@@ -60,6 +61,7 @@ class Ingress:
                 (*synthesizers, "Jobs"),
                 {m.name: SynthesizerHandle(synthesizers[m.name], m.name, m.retry_after_s) for m in models},
             ),
+            fetcher=UrlFetcher(args.url_timeout_s, args.url_addresses),
             signer=signer,
             public_url=args.public_url,
             allowed_hosts=args.allowed_hosts,

@@ -12,11 +12,13 @@ from serve_app.api.services import PartStatus
 from serve_app.catalog import Catalog, Model
 from serve_app.domain import Sampling, VoiceRef, VoiceStats
 from serve_app.engine.fake import FakeEngine
+from serve_app.errors import InvalidUrl
 from serve_app.job_client import JobClient
 from serve_app.job_runner import JobRunner
 from serve_app.jobs import JobRef
 from serve_app.parameters import Defaults
 from serve_app.planning import PREVIEW_LIMITS
+from serve_app.preparation import Preparer
 from serve_app.settings import LimitSettings
 from serve_app.speech import Speaker, SpeakingModel
 from serve_app.storage import MemoryStore, ObjectStore, UrlSigner
@@ -65,11 +67,13 @@ class LocalService:
     signer: UrlSigner = field(default_factory=lambda: UrlSigner(b"k" * 32))
     limits: LimitSettings = field(default_factory=LimitSettings)
     not_ready: dict[str, PartStatus] = field(default_factory=dict)
+    web: dict[str, bytes] = field(default_factory=dict)
+    preparer: Preparer = field(default_factory=PlainPreparer)
     clock: Callable[[], float] = time.monotonic  # what a job's pauses between runs are measured by
 
     def __post_init__(self) -> None:
         self.store: ObjectStore = MemoryStore(self.signer)
-        self.library = VoiceLibrary(self.store, PlainPreparer(), reserved={"heart", "nature"})
+        self.library = VoiceLibrary(self.store, self.preparer, reserved={"heart", "nature"})
         voices = Voices(self.library)
         self.speaker = Speaker(
             {
@@ -93,10 +97,17 @@ class LocalService:
             store=self.store,
             limits=self.limits,
             cluster=self,
+            fetcher=self,
             signer=self.signer,
         )
         transport = httpx.ASGITransport(app=create_app(self.services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+    def fetch(self, url: str, *, field: str, max_bytes: int) -> bytes:
+        """From `web`, by URL."""
+        if url not in self.web:
+            raise InvalidUrl(f"{field} {url!r} answers 404: send a URL that answers 200")
+        return self.web[url]
 
     async def statuses(self) -> dict[str, PartStatus]:
         ready = {name: PartStatus("ready", replicas=1) for name in ("preview", "f5", "Jobs")}

@@ -154,6 +154,36 @@ async def test_a_body_over_the_limit_is_refused_in_runpods_envelope():
     assert answer.json()["error"] == answer.json()["message"]
 
 
+async def test_an_upload_by_url(service):
+    """Audio and text are fetched; the record says from where."""
+    service.web = {"https://host/a.wav": sample(), "https://host/a.txt": "Grüße.".encode()}
+    urls = {"voice_file_url": "https://host/a.wav", "text_file_url": "https://host/a.txt"}
+    answer = await post(service, "/runsync", {"endpoint": "upload", "voice_name": "anna.wav", **urls})
+    voice = answer.json()["output"]["voice"]
+    assert (voice["id"], voice["text"], voice["source"]) == ("anna", "Grüße.", "https://host/a.wav")
+
+
+async def test_a_voice_that_is_a_url_is_imported_once(service):
+    """By its bytes: the same recording is prepared once, another behind the same URL is another voice."""
+    url, names = "https://host/b.wav", []
+    for recording in (sample(), sample(), sample(2.0)):
+        service.web = {url: recording}
+        answer = await post(service, "/runsync", {"text": TEXT, "local_voice": url, "seed": 1})
+        assert answer.json()["status"] == "COMPLETED", answer.text
+        names.append(service.engine.calls and len(service.library.list("default").items))
+    assert names == [1, 1, 2]
+    assert service.preparer.calls == 2
+
+
+async def test_nothing_is_imported_for_a_bad_request(service):
+    """The text and the parameters are checked before the URL is read."""
+    service.web = {"https://host/b.wav": sample()}
+    for wrong in ({"text": "?!"}, {"text": TEXT, "speed": 9}, {"text": TEXT, "model": "none"}):
+        answer = await post(service, "/runsync", {"local_voice": "https://host/b.wav", **wrong})
+        assert answer.status_code in (400, 404)
+    assert service.library.list("default").items == ()
+
+
 @pytest.mark.parametrize(
     ("payload", "status", "words"),
     [
@@ -161,7 +191,9 @@ async def test_a_body_over_the_limit_is_refused_in_runpods_envelope():
         ({"text": " "}, 400, ["input.text", "empty"]),
         ({"text": TEXT, "speed": "fast"}, 400, ["input.speed"]),
         ({"text": TEXT, "local_voice": "nobody"}, 404, ["input.local_voice", "nobody"]),
-        ({"text": TEXT, "local_voice": "http://x/y.wav"}, 400, ["input.local_voice", "upload"]),
+        ({"text": TEXT, "local_voice": "http://x/y.wav"}, 400, ["input.local_voice", "answers 404"]),
+        ({"endpoint": "upload", "voice_name": "a", "voice_file_url": "http://x/y"}, 400, ["input.voice_file_url"]),
+        ({"endpoint": "upload", "voice_name": "a", "voice_file": "AA", "voice_file_url": "http://x"}, 400, ["both"]),
         ({"text": TEXT, "timing_format": "doc"}, 400, ["input.timing_format"]),
         ({"text": TEXT, "nonsense": 1}, 400, ["input.nonsense"]),
         ({"endpoint": "upload", "voice_name": "a", "voice_file": "***"}, 422, ["input.voice_file", "base64"]),
