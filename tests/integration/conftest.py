@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.preparation import RecordingPreparer
 from serve_app.storage import S3Store
 from serve_app.voices import VoiceLibrary
-from tests.support.caching import BUCKET, CALLERS, ROOM, Caller, Deployed
+from tests.support.caching import BUCKET, CALLERS, ROOM, Deployed, caller_on, node_ids
 from tests.support.preparing import PlainPreparer
 from tests.support.seaweedfs import SeaweedFS, run_seaweedfs
 from tests.support.wire import WireProxy
@@ -51,8 +52,9 @@ def deployed(cluster: None, s3: SeaweedFS) -> Iterator[Deployed]:
 
 
 @pytest.fixture(scope="module")
-def processes(cluster: None) -> list[Any]:
-    return [ray.remote(Caller).options(num_cpus=0).remote() for _ in range(CALLERS)]
+def processes(cluster: Any) -> list[Any]:
+    """One after the other on each node there is."""
+    return [caller_on(node) for node, _ in zip(cycle(node_ids()), range(CALLERS), strict=False)]
 
 
 @pytest.fixture

@@ -1,19 +1,42 @@
 """Many callers, many voices, a bad network: each voice is read once, nobody sees an error, nothing wrong is served."""
 
 import random
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import ray
+from ray.cluster_utils import Cluster
 
+from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.domain import DEFAULT_TENANT
-from tests.support.caching import BUCKET, CALLERS, TEXT, Deployed, is_read, summary
+from tests.support.caching import BUCKET, CALLERS, TEXT, Deployed, caller_on, is_read, summary
 from tests.support.running import ROOT, until
 from tests.support.seaweedfs import SeaweedFS
 from tests.support.speech import ENGLISH, recording
 from tests.support.wire import CutAnswer, Fault, FlipBit, HalfBody, Refuse, WireRequest
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Ray's Cluster leaves sockets open that it looked for free ports with."""
+
 VOICES, EACH = 100, 50
+QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three nodes, which notice soon that one is dead."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: Ray's sockets lie in it
+        head = {"num_cpus": 2, "include_dashboard": False, "_system_config": QUICK, "temp_dir": folder}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(2):
+            made.add_node(num_cpus=2)
+        ray.init(address=made.address, log_to_driver=False)
+        yield made
+        ray.shutdown()
+        made.shutdown()
 
 
 def test_a_thousand_callers_of_one_cold_voice(deployed: Deployed, callers: list[Any]) -> None:
@@ -120,6 +143,19 @@ def test_memory_stays_under_its_bound(deployed: Deployed, callers: list[Any]) ->
     assert deployed.args.max_bytes - size < stats.size <= deployed.args.max_bytes
 
 
+def test_callers_that_leave_harm_nobody(deployed: Deployed, callers: list[Any]) -> None:
+    """Half of those who wait for a cold voice are cancelled: the others get it, by the one GET."""
+    ref, each = deployed.create("anna"), 100
+    opened = deployed.hold_audio()
+    answers = [caller.get_half.remote(ref, each) for caller in callers]
+    until(lambda: ray.get([caller.waiting.remote() for caller in callers]) == [each] * CALLERS, "all are waiting")
+    ray.get([caller.leave.remote() for caller in callers])
+    opened.set()
+    found = summary(deployed.library.load(ref))
+    assert ray.get(answers) == [["CancelledError", found] * (each // 2)] * CALLERS
+    assert deployed.gets() == [1, 0]
+
+
 def test_there_are_no_lock_files(deployed: Deployed, callers: list[Any]) -> None:
     """Neither in the bucket after a read, nor in the code that reads."""
     ray.get(callers[0].get.remote(deployed.create("anna"), 1, True))
@@ -127,3 +163,41 @@ def test_there_are_no_lock_files(deployed: Deployed, callers: list[Any]) -> None
     folders = (ROOT / "serve_app" / name for name in ("voices", "deployments", "storage", "preparation"))
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
     assert not [text for text in sources if any(word in text for word in ("flock", "FileLock", '.lock"'))]
+
+
+def test_the_death_of_the_actors_node(cluster: Cluster, deployed: Deployed) -> None:
+    """With all waiting: the actor comes back on another node, reads once more, and answers them all.
+
+    The last of this file, for a node is gone with it.
+    """
+    head = ray.get_runtime_context().get_node_id()
+    caller = caller_on(head)
+    deployed.args = actor_away_from(head, deployed)
+    ray.get(caller.connect.remote(deployed.args, deployed.store))
+    ref = deployed.create("anna")
+    opened = deployed.hold_audio()
+    answer = caller.get.remote(ref, 250, True)
+    until(lambda: deployed.gets()[0] == 1, "the actor reads")
+    lost = node_of(deployed)
+    cluster.remove_node(next(node for node in cluster.list_all_nodes() if node.node_id == lost), allow_graceful=False)
+    until(lambda: deployed.gets()[0] == 2, "the actor on its new node reads")
+    opened.set()
+    assert ray.get(answer) == [summary(deployed.library.load(ref))] * 250
+    assert node_of(deployed) != lost
+
+
+def node_of(deployed: Deployed) -> str:
+    """On which the actor is."""
+    found: str = ray.get(deployed.actor().__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+    return found
+
+
+def actor_away_from(head: str, deployed: Deployed) -> VoiceCacheArgs:
+    """Ray chooses the node; arguments with which it has chosen another than the head, which is not to die."""
+    for attempt in range(30):
+        deployed.args = replace(deployed.args, identity=f"{deployed.args.identity}{attempt}")
+        deployed.args.client(deployed.store)
+        if node_of(deployed) != head:
+            return deployed.args
+        ray.kill(deployed.actor())
+    raise AssertionError("Ray put 30 actors on the head")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serve_app.audio import encode
 from serve_app.deployments.voice_cache import NAMESPACE, VoiceCacheArgs
@@ -65,6 +66,16 @@ class Caller:
         outcomes = await asyncio.gather(*(call(ref) for _ in range(count)), return_exceptions=True)
         return [summary(each) if isinstance(each, Voice) else type(each).__qualname__ for each in outcomes]
 
+    async def get_half(self, ref: VoiceRef, count: int) -> list[tuple[int, float, str] | str]:
+        """As `get`; every second call is cancelled by `leave`."""
+        self._tasks = [asyncio.create_task(self.client.get(ref)) for _ in range(count)]
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        return [summary(each) if isinstance(each, Voice) else type(each).__qualname__ for each in outcomes]
+
+    async def leave(self) -> None:
+        for task in self._tasks[::2]:
+            task.cancel()
+
     async def waiting(self) -> int:
         return self.client._voices.stats().misses
 
@@ -79,3 +90,14 @@ def summary(voice: Voice) -> tuple[int, float, str]:
 
 def is_read(request: WireRequest, suffix: str) -> bool:
     return request.method == "GET" and request.path.endswith(suffix)
+
+
+def node_ids() -> list[str]:
+    """Of the nodes that live."""
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
+def caller_on(node_id: str) -> Any:
+    """A Caller in a process on this node."""
+    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(Caller).options(num_cpus=0, scheduling_strategy=where).remote()

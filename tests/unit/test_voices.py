@@ -3,6 +3,7 @@
 import io
 import wave
 from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 from hypothesis import given
@@ -182,6 +183,22 @@ def test_a_page_is_found_behind_many_other_objects() -> None:
     stored = store.put("voices/z.wav", b"wav", content_type="")
     expected = VoiceInfo("z", "z.wav", None, 3, stored.last_modified)
     assert VoiceLibrary(store, PlainPreparer()).list(TENANT, limit=1) == VoicePage((expected,), None)
+
+
+def test_ten_thousand_voices() -> None:
+    """Each comes once, in pages of any size that is asked for."""
+    store = MemoryStore()
+    for number in range(10_000):
+        for suffix in ("txt", "wav"):
+            store.put(f"voices/v{number}.{suffix}", b"x", content_type="")
+    library, names, after = VoiceLibrary(store, PlainPreparer()), [], ""
+    for limit in cycle((1000, 777)):
+        page = library.list(TENANT, after=after, limit=limit)
+        names += [voice.name for voice in page.items]
+        if page.next_after is None:
+            break
+        after = page.next_after
+    assert names == sorted((f"v{number}" for number in range(10_000)), key=lambda name: f"{name}.wav")
 
 
 def test_a_page_may_begin_behind_a_voice_that_is_gone(library: VoiceLibrary) -> None:
