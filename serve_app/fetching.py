@@ -4,7 +4,7 @@
         -> a redirect is checked as the URL was
 
 The name is resolved once and the connection goes to the address that was checked (microsoft-antissrf), so that a name
-cannot change its mind between the two. The process has none of our keys, and ends when its time is over.
+cannot change its mind between the two. The process is not given our keys, and ends when its time is over.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,12 +2,14 @@
 
     run -> child: limits set -> function(fields, data) -> (fields, data) -> back, or its error
 
-What passes is JSON and bytes, never pickles: a child that a hostile file has taken over can answer nothing worse than a
-wrong answer. Nor does it have our environment, with its keys.
+What passes is JSON and bytes, never pickles: a child that a hostile file has taken over cannot answer with code. Nor
+does it get our environment, with its keys. It is no sandbox: it is the same user, with that user's files.
 """
 
+import ctypes
 import importlib
 import json
+import math
 import os
 import resource
 import signal
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from serve_app import errors
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, Unavailable
 
 __all__ = ["Fields", "LimitExceeded", "Limits", "run"]
 
@@ -39,6 +41,7 @@ KEPT_VARIABLES = (
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Threads of maths libraries cost address space, which is what is limited."""
 LAST_WORDS = 500
+PR_SET_PDEATHSIG = 1
 
 
 class LimitExceeded(Exception):
@@ -56,32 +59,39 @@ class Limits:
 def run(function: str, fields: Fields, data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
     """What `function` ("module:name" of ours) returns for `fields` and `data`. Blocks.
 
-    Raises LimitExceeded, an InvalidRequest that the function raised, or RuntimeError with the child's last words.
+    Raises LimitExceeded, an InvalidRequest that the function raised, Unavailable where the machine killed it, or
+    RuntimeError with the child's last words.
     """
-    task = {"function": function, "fields": fields, "memory_bytes": limits.memory_bytes}
+    seconds = math.ceil(limits.seconds)
+    task = {"function": function, "fields": fields, "memory_bytes": limits.memory_bytes, "cpu_seconds": seconds}
     environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | ONE_THREAD
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "serve_app.isolated"],
-            input=json.dumps(task).encode() + b"\n" + data,
-            capture_output=True,
-            check=False,
-            env=environment,
-            timeout=limits.seconds,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LimitExceeded(f"took more than {limits.seconds:g} s") from error
-    if done.returncode < 0:
-        raise LimitExceeded(f"ended by {signal.Signals(-done.returncode).name}")
-    head, _, body = done.stdout.partition(b"\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serve_app.isolated"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # so that all it may have started ends with it
+    )
+    with process:
+        try:
+            output, said = process.communicate(json.dumps(task).encode() + b"\n" + data, timeout=limits.seconds)
+        except subprocess.TimeoutExpired as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise LimitExceeded(f"took more than {limits.seconds:g} s") from error
+    if process.returncode == -signal.SIGKILL:  # not by us: the machine is short of memory, or goes down
+        raise Unavailable(f"{function} was killed, perhaps for want of memory: send the request again")
+    if process.returncode < 0:
+        raise LimitExceeded(f"ended by {signal.Signals(-process.returncode).name}")
+    head, _, body = output.partition(b"\n")
     answer: dict[str, Any] = json.loads(head) if head else {}
     if answer.get("out_of_memory"):
         raise LimitExceeded(f"took more than {limits.memory_bytes / 1e6:.0f} MB")
     if refused := answer.get("refused"):
         raise _request_error(refused["class"], refused["message"])
-    if done.returncode or "fields" not in answer:
-        raise RuntimeError(f"{function} failed: {done.stderr.decode(errors='replace')[-LAST_WORDS:]}")
+    if process.returncode or "fields" not in answer:
+        raise RuntimeError(f"{function} failed: {said.decode(errors='replace')[-LAST_WORDS:]}")
     return answer["fields"], body
 
 
@@ -97,8 +107,10 @@ def _main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is not the answer
     task = json.loads(sys.stdin.buffer.readline())
-    for limit, value in ((resource.RLIMIT_AS, task["memory_bytes"]), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(limit, (value, value))
+    limits = ((resource.RLIMIT_AS, "memory_bytes"), (resource.RLIMIT_CPU, "cpu_seconds"), (resource.RLIMIT_CORE, ""))
+    for limit, name in limits:
+        resource.setrlimit(limit, (task.get(name, 0),) * 2)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody waits for an answer when the parent is gone
     module, _, name = task["function"].partition(":")
     try:
         function: Function = getattr(importlib.import_module(module), name)

@@ -16,7 +16,7 @@ from serve_app import logs
 from serve_app.api.errors import request_id_of
 from serve_app.api.fields import ParameterFields
 from serve_app.api.services import PartStatus, services_of, tenant_of
-from serve_app.api.voices import parsed_labels, parsed_language, voice_answer
+from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
 from serve_app.audio import CONTENT_TYPES, encode
 from serve_app.catalog import Model
 from serve_app.domain import Speech
@@ -196,7 +196,7 @@ async def create_voice(
         labels=parsed_labels(labels, "labels"),
         names=Fields("audio_sample", "ref_text"),
     )
-    voice = await asyncio.to_thread(services.library.create, tenant_of(request), name, upload)
+    voice = await slowly(services.library.create, tenant_of(request), name, upload)
     logs.event("stored", voice=voice.info.name, size_bytes=voice.info.size_bytes)
     return voice_answer(request, voice)
 

@@ -1,20 +1,41 @@
 """How voices are told, and the fields that come with them, alike in all dialects."""
 
+import asyncio
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
+from typing import Any, TypeVar
 
 from fastapi import Request
 
 from serve_app import keys
 from serve_app.api.services import services_of, tenant_of
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, Overloaded
 from serve_app.voices import VoiceDetails
 
-__all__ = ["parsed_labels", "parsed_language", "voice_answer"]
+__all__ = ["parsed_labels", "parsed_language", "slowly", "voice_answer"]
+
+T = TypeVar("T")
 
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 MAX_LABELS, MAX_LABEL_CHARS = 20, 200
+AT_ONCE, WAITING = 4, 16
+_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="voices")
+_room = BoundedSemaphore(AT_ONCE + WAITING)
+
+
+async def slowly(function: Callable[..., T], *args: Any, **named: Any) -> T:
+    """Preparing and fetching, which take seconds: in threads of their own, so that nothing else waits for them.
+
+    Raises Overloaded where too many wait already.
+    """
+    if not _room.acquire(blocking=False):
+        raise Overloaded("too many voices are being made ready here at the moment: send it again in a few seconds")
+    running = _threads.submit(function, *args, **named)
+    running.add_done_callback(lambda _: _room.release())
+    return await asyncio.wrap_future(running)
 
 
 def voice_answer(request: Request, voice: VoiceDetails) -> dict[str, Any]:
@@ -73,6 +94,8 @@ def parsed_labels(value: str, field: str) -> dict[str, str]:
         raise InvalidRequest(f"{field} is {value[:40]!r}, not JSON ({error}): send an object of texts") from error
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise InvalidRequest(f'{field} is {value[:40]!r}: send an object of texts such as {{"accent": "Scottish"}}')
+    if any(not text.isprintable() for pair in found.items() for text in pair):
+        raise InvalidRequest(f"{field} has controls, or half a character: send printable texts")
     if len(found) > MAX_LABELS or any(len(text) > MAX_LABEL_CHARS for pair in found.items() for text in pair):
         raise InvalidRequest(f"{field}: send at most {MAX_LABELS} labels of at most {MAX_LABEL_CHARS} characters each")
     return found

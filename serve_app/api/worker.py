@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from fastapi import Request
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from serve_app import logs
 from serve_app.api.fields import ParameterFields
 from serve_app.api.services import services_of, tenant_of
-from serve_app.api.voices import voice_answer
+from serve_app.api.voices import parsed_language, slowly, voice_answer
 from serve_app.domain import JobState
 from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge, VoiceNotFound
 from serve_app.job_client import job_ref
@@ -71,6 +72,7 @@ class UploadInput(Input):
     voice_file: str | None = None
     text_file: str | None = None
     voice_file_url: str | None = None
+    language: str = ""
     text_file_url: str | None = None
 
 
@@ -134,15 +136,15 @@ def speech_output(request: Request, status: JobStatus) -> dict[str, Any]:
 
 async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
     body = parse(UploadInput, payload)
-    services = services_of(request)
+    name, services = from_file_name(body.voice_name), services_of(request)
     audio = await _bytes(request, "voice_file", body.voice_file, body.voice_file_url, services.limits.voice_bytes)
     if audio is None:
         raise InvalidRequest("input.voice_file is missing: send the reference audio as base64, or its voice_file_url")
     text = await _bytes(request, "text_file", body.text_file, body.text_file_url, services.limits.text_chars)
-    name = from_file_name(body.voice_name)
     names = Fields("input.voice_file", "input.text_file")
-    upload = Upload(audio, _utf8(text or b""), source=body.voice_file_url or "upload", names=names)
-    voice = await asyncio.to_thread(services.library.create, tenant_of(request), name, upload)
+    language = parsed_language(body.language, "input.language")
+    upload = Upload(audio, _utf8(text or b""), language, source=body.voice_file_url or "upload", names=names)
+    voice = await slowly(services.library.create, tenant_of(request), name, upload)
     logs.event("stored", voice=name, size_bytes=voice.info.size_bytes)
     return {"status": "success", "voice_name": name, "voice": voice_answer(request, voice)}
 
@@ -153,7 +155,7 @@ async def _bytes(request: Request, field: str, value: str | None, url: str | Non
         raise InvalidRequest(f"input.{field} and input.{field}_url are both there: send one of them")
     if url:
         fetch = services_of(request).fetcher.fetch
-        return await asyncio.to_thread(fetch, url, field=f"input.{field}_url", max_bytes=limit)
+        return await slowly(fetch, url, field=f"input.{field}_url", max_bytes=limit)
     return _decode_base64(field, value, limit) if value else None
 
 
@@ -164,13 +166,14 @@ async def imported_voice(request: Request, url: str) -> str:
     """
     services, field = services_of(request), "input.local_voice"
     limit = services.limits.voice_bytes
-    audio = await asyncio.to_thread(services.fetcher.fetch, url, field=field, max_bytes=limit)
+    audio = await slowly(services.fetcher.fetch, url, field=field, max_bytes=limit)
     name = f"url-{hashlib.sha256(audio).hexdigest()[:32]}"
     try:
         await asyncio.to_thread(services.library.resolve, tenant_of(request), name)
     except VoiceNotFound:
         upload = Upload(audio, source=url, names=Fields(field, "its text"))
-        await asyncio.to_thread(services.library.create, tenant_of(request), name, upload)
+        with suppress(Conflict):  # another request with the same recording was first: the voice is there
+            await slowly(services.library.create, tenant_of(request), name, upload)
         logs.event("stored", voice=name, size_bytes=len(audio))
     return name
 

@@ -9,6 +9,7 @@ outlives the application that made it, and a cluster that stays must kill those 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ __all__ = ["VoiceCacheActor", "VoiceCacheArgs", "VoiceCacheClient", "voice_cache
 
 NAMESPACE = "tts"
 MAX_CONCURRENCY = 2000
+READERS = 32
 STATS_KEPT = 20_000
 """Entries of about 400 bytes: more than there are voices, so that planning asks the actor once for each."""
 READ_PAUSES_S = (0.1, 0.5)
@@ -45,16 +47,21 @@ class VoiceCacheActor:
     def __init__(self, store: ObjectStore, max_bytes: int, preparer: Preparer) -> None:
         self._library = VoiceLibrary(store, preparer)
         self._cache = VoiceCache(self._load, max_bytes)
+        # More than wait for the few recordings that are prepared at once, so that prepared voices are read beside them.
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="voices")
 
     async def _load(self, ref: VoiceRef) -> Voice:
         """Read off the event loop; again where the store failed beyond its own retries, or a bit flipped on the way."""
         for pause_s in READ_PAUSES_S:
             try:
-                return await asyncio.to_thread(self._library.load, ref)
+                return await self._loaded(ref)
             except (StorageUnreachable, ObjectCorrupt) as error:
                 logs.failure("voice_read_again", error, voice=ref.name)
                 await asyncio.sleep(pause_s)
-        return await asyncio.to_thread(self._library.load, ref)
+        return await self._loaded(ref)
+
+    async def _loaded(self, ref: VoiceRef) -> Voice:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._library.load, ref)
 
     async def get(self, ref: VoiceRef) -> Voice:
         """Raises what VoiceLibrary.load raises."""

@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from serve_app.errors import InvalidText
 from serve_app.preparation.hearing import HEARING_HZ, at_16_khz
-from serve_app.preparation.pronunciation import Pronouncer
+from serve_app.preparation.pronunciation import ALL_PHONES, Pronouncer
 
-__all__ = ["align"]
+__all__ = ["align", "sound"]
 
 WORD = re.compile("[a-z]+(?:'[a-z]+)*")
 FRAMES_PER_S = 100
 FILLERS = ("<", "[", "++")
 """How names of silence and noise begin."""
+FIRST_CHARACTER = 0x4E00
+"""Of a script without cases."""
 BEAMS = {"beam": 1e-80, "wbeam": 1e-60, "pbeam": 1e-80}
 """Wider than pocketsphinx's own, which lose slow or accented speech."""
 
@@ -65,8 +68,25 @@ def _words(decoder: Any, tokens: list[str]) -> tuple[list[list[str]], int]:
             words.append(plain)
             continue
         pronounce = pronounce or Pronouncer()
-        phones = pronounce(token) if any(map(str.isalnum, token)) else []
+        phones = _phones(pronounce, token)
         if phones:
             decoder.add_word(f"token{index}", " ".join(phones), True)
         words.append([f"token{index}"] if phones else [])
     return words, known
+
+
+def _phones(pronounce: Pronouncer, token: str) -> list[str]:
+    """[] for what an English reader cannot read: then the word is not followed, and the rest is."""
+    if not any(map(str.isalnum, token)):
+        return []
+    try:
+        return pronounce(token)
+    except InvalidText:
+        return []
+
+
+def sound(fields: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+    """How each of `fields["texts"]` sounds in English, a character for each phone: `1 2` and `one two` are alike."""
+    pronounce, characters = Pronouncer(), {phone: chr(FIRST_CHARACTER + at) for at, phone in enumerate(ALL_PHONES)}
+    spoken = [[phone for word in text.split() for phone in _phones(pronounce, word)] for text in fields["texts"]]
+    return {"sounds": ["".join(characters[phone] for phone in phones) for phones in spoken]}, b""

@@ -12,7 +12,7 @@ from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 from serve_app.errors import InvalidAudio
 from serve_app.preparation.quality import measure
 
-__all__ = ["HEARING_HZ", "PACKAGED", "at_16_khz", "hear"]
+__all__ = ["HEARD_S", "HEARING_HZ", "PACKAGED", "at_16_khz", "hear"]
 
 PACKAGED = "tiny.en"
 """Whisper tiny.en, from a package: it needs no download."""

@@ -7,7 +7,6 @@ file -> (process 1) decoded, cleaned, speech found, transcribed where there is n
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from threading import BoundedSemaphore
 from typing import Any, Literal, Protocol
 
@@ -17,6 +16,8 @@ from serve_app import isolated, logs
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 from serve_app.errors import InvalidAudio, InvalidTranscript, Unavailable
 from serve_app.isolated import LimitExceeded, Limits
+from serve_app.preparation.agreement import agree
+from serve_app.preparation.hearing import HEARD_S
 from serve_app.preparation.quality import Grade, Quality, graded
 from serve_app.preparation.trimming import Cut, Span, choose_cut, unsaid_speech
 
@@ -33,10 +34,6 @@ ENGLISH_SHARE = 0.6
 """Of a text's words in the English dictionary, from which on a text of unknown language is taken for English."""
 CONFIDENT = -0.7
 """Mean log probability of what Whisper heard: real English is at -0.2 to -0.5, another language below -1."""
-ALIKE = 0.5
-"""Share of a text that must have been heard."""
-RUN = 3
-"""Letters in a row that count as heard; pairs of letters occur in any two texts."""
 MAX_LETTERS_PER_S = 35.0
 """Of speech; the fastest speakers reach 25."""
 WIDE = 3
@@ -101,6 +98,10 @@ class RecordingPreparer:
     def prepare(self, recording: bytes, text: str, *, language: str | None = None, names: Fields = NAMES) -> Prepared:
         """See Preparer."""
         text = " ".join(text.split())
+        if not text.isprintable():
+            raise InvalidTranscript(
+                f"{names.text} {text[:40]!r} has controls, or half a character: save it as UTF-8, and send it again"
+            )
         if not text and self.transcriber is None:
             raise InvalidTranscript(
                 f"{names.text} is missing and no transcriber is configured: send what is said in {names.audio}"
@@ -125,15 +126,17 @@ class _Preparation:
         heard, audio = self._hear()
         text, language = (self._text, self._language) if self._text else self._transcript(heard)
         self._check_pace(text, heard)
-        aligned = self._align(text, audio) if _latin(text) else NOT_ALIGNED
-        english = language.startswith("en") if language else aligned["known"] >= ENGLISH_SHARE
+        maybe = language.startswith("en") if language else _latin(text)
+        aligned = self._align(text, audio) if maybe else NOT_ALIGNED
+        english = maybe and (language is not None or aligned["known"] >= ENGLISH_SHARE)
         spans = aligned["spans"] if english else None
         if (seconds := len(audio) / SAMPLE_RATE_HZ) > MAX_REFERENCE_S:
             cut = self._cut(text.split(), spans, seconds)
         else:
             cut = Cut(len(text.split()), seconds)
         kept_text = " ".join(text.split()[: cut.tokens])
-        checked = self._checked(kept_text, heard, english)
+        whole = cut.tokens == len(text.split()) and heard["end_s"] - heard["start_s"] <= HEARD_S
+        checked = self._checked(kept_text, heard, english, whole)
         self._check_all_is_said(heard, spans or [], cut.end_s)
         quality = Quality(**heard["quality"])
         grade, warnings = graded(quality, cut.end_s)
@@ -231,19 +234,28 @@ class _Preparation:
                 "text out to have it transcribed"
             )
 
-    def _checked(self, text: str, heard: Mapping[str, Any], english: bool) -> bool:
-        """Whether `text` could be compared with what was heard. Raises InvalidTranscript where it is something else."""
+    def _checked(self, text: str, heard: Mapping[str, Any], english: bool, whole: bool) -> bool:
+        """Whether `text` could be compared with what was heard, by its letters, and if these differ by its sounds.
+
+        `whole`: nothing was cut, so that all that was heard must be in the text. Raises InvalidTranscript where it is
+        something else, or lacks something, or has something more.
+        """
         if self._transcriber is None:
             return False
         sure = heard["log_probability"] >= CONFIDENT
         if not english and not (sure and heard["language"] == "en"):
             return False
-        if _share_heard(text, heard["text"]) < ALIKE:
-            raise InvalidTranscript(
-                f"{self._names.text} {text[:60]!r} is not what is said in {self._names.audio} ({heard['text'][:60]!r} "
-                "was heard): correct it, or leave it out to have it transcribed"
-            )
-        return True
+        if agree(text, heard["text"], whole=whole):
+            return True
+        if english:
+            fields = {"texts": [text, heard["text"]]}
+            sounds, _ = isolated.run("serve_app.preparation.aligning:sound", fields, b"", ALIGNING)
+            if agree(*sounds["sounds"], whole=whole):
+                return True
+        raise InvalidTranscript(
+            f"{self._names.text} {text[:60]!r} is not what is said in {self._names.audio} ({heard['text'][:60]!r} "
+            "was heard): correct it, leave it out to have it transcribed, or name the language if it is not English"
+        )
 
 
 def _failed(error: RuntimeError) -> Unavailable:
@@ -254,13 +266,6 @@ def _failed(error: RuntimeError) -> Unavailable:
 def _latin(text: str) -> bool:
     letters = [c for c in text if c.isalpha()]
     return bool(letters) and all(unicodedata.name(c, "").startswith("LATIN") for c in letters)
-
-
-def _share_heard(text: str, heard: str) -> float:
-    """How much of `text`, by its characters, was heard in this order: 0 to 1. Words are written in many ways."""
-    sides = ["".join(filter(str.isalnum, each.lower())) for each in (text, heard)]
-    matcher = SequenceMatcher(None, sides[0], sides[1], autojunk=False)
-    return sum(block.size for block in matcher.get_matching_blocks() if block.size >= RUN) / max(len(sides[0]), 1)
 
 
 def _faded(audio: Pcm) -> Pcm:

@@ -6,7 +6,7 @@ pocketsphinx's acoustic model has none.
 
 from serve_app.engine.english import EnglishReader
 
-__all__ = ["Pronouncer"]
+__all__ = ["ALL_PHONES", "Pronouncer"]
 
 PHONES = {
     "A": "EY", "I": "AY", "O": "OW", "W": "AW", "Y": "OY", "T": "D",
@@ -16,6 +16,8 @@ PHONES = {
     "ŋ": "NG", "p": "P", "ɹ": "R", "r": "R", "s": "S", "ʃ": "SH", "t": "T", "ɾ": "D", "ʧ": "CH", "ʤ": "JH", "θ": "TH",
     "ð": "DH", "v": "V", "w": "W", "z": "Z", "ʒ": "ZH", "x": "K",
 }  # fmt: skip
+
+ALL_PHONES = sorted({*PHONES.values()})
 
 
 class Pronouncer:

@@ -7,11 +7,13 @@
 
 A voice that is uploaded here is prepared first and written last to `voices/{name}.wav`, as the same bytes: that one
 object is the pointer, its version is their sha256, and it cannot tear. A version stays when the voice is replaced, for
-requests that were accepted with it, until the voice is deleted. `voices/{name}.txt` is for the worker and for people.
+requests that were accepted with it, until the voice is deleted. `voices/{name}.txt` follows it, for the worker and for
+people; the record names the text that it replaces, so that a reader in between does not take that for a correction.
 
 A voice that others put there (the old worker, a person) has a version made of both etags, and is prepared at its first
 use, under that version. So is one of ours whose text a person has changed. A text of ours beside audio that is not ours
-belongs to audio that is gone: it is not used.
+belongs to audio that is gone: it is not used. Others write audio and text apart: what they put there is as they paired
+it, and English is compared with its audio.
 """
 
 import hashlib
@@ -31,7 +33,9 @@ from serve_app.errors import (
     InvalidAudio,
     InvalidRequest,
     NameReserved,
+    ObjectCorrupt,
     ObjectNotFound,
+    Unavailable,
     UnusableVoice,
     VoiceNotFound,
     VoiceReplaced,
@@ -124,9 +128,16 @@ class VoiceLibrary:
         self._prepare_what_is_there(tenant, name)
         reference = encode_reference(prepared.audio, prepared.text)
         version = hashlib.sha256(reference).hexdigest()
-        record = VoiceRecord.of(version, prepared, upload.source, upload.consent.strip(), upload.labels)
+        superseded = _if_there(self._store.head, keys.voice_text(tenant, name))
+        record = VoiceRecord.of(
+            version,
+            prepared,
+            upload.source,
+            upload.consent.strip(),
+            upload.labels,
+            superseded.etag if superseded else None,
+        )
         self._keep(tenant, name, record, reference)
-        self._put_text(tenant, name, "")  # whoever reads audio and text apart never pairs those of two voices
         audio = self._store.put(keys.voice_audio(tenant, name), reference, content_type=WAV)
         text = self._put_text(tenant, name, prepared.text)
         if self.resolve(tenant, name).version != version:
@@ -150,9 +161,7 @@ class VoiceLibrary:
     def get(self, tenant: str, name: str) -> VoiceDetails:
         """Describe a voice. Raises VoiceNotFound, ObjectCorrupt."""
         audio, text = self._pair(tenant, name)
-        key = keys.prepared_record(tenant, name, self._version(tenant, name, audio, text))
-        stored = _if_there(self._store.get, key)
-        record = VoiceRecord.from_json(key, stored.body) if stored else None
+        record = self._record(tenant, name, self._version(tenant, name, audio, text))
         return VoiceDetails(_info(name, audio, text), record)
 
     def delete(self, tenant: str, name: str) -> None:
@@ -162,7 +171,7 @@ class VoiceLibrary:
         NameReserved.
         """
         prefix = keys.prepared_prefix(tenant, validate_name(name))
-        found = [keys.voice_text(tenant, name), keys.voice_audio(tenant, name)]  # the text first, as in `create`
+        found = [keys.voice_audio(tenant, name), keys.voice_text(tenant, name)]  # the pointer first
         found = [key for key in found if _if_there(self._store.head, key) is not None]
         found += [info.key for info in self._objects(prefix, "", MAX_LIMIT)]
         if not found:
@@ -210,15 +219,24 @@ class VoiceLibrary:
             raise UnusableVoice(f"voice {name!r} cannot be used: {error.message}") from error
         reference = encode_reference(prepared.audio, prepared.text)
         self._keep(tenant, name, VoiceRecord.of(ref.version, prepared, audio.info.key), reference)
+        if _if_there(self._store.head, audio.info.key) is None:  # deleted meanwhile: nothing of it may stay
+            self._store.delete(keys.prepared_audio(tenant, name, ref.version))
+            self._store.delete(keys.prepared_record(tenant, name, ref.version))
+            raise VoiceNotFound(f"voice {name!r} was deleted just now: {HOW_TO_FIND}")
         logs.event("voice_prepared", voice=name, version=ref.version, grade=prepared.report.grade)
         return reference
 
     def _prepare_what_is_there(self, tenant: str, name: str) -> None:
         """A version that others put there is kept before it is replaced, for requests that were accepted with it."""
-        with suppress(VoiceNotFound, VoiceReplaced, UnusableVoice):
+        with suppress(VoiceNotFound, VoiceReplaced, UnusableVoice, ObjectCorrupt, Unavailable):
             ref = self.resolve(tenant, name)
             if not self._is_prepared(tenant, name, ref.version):
                 self._prepare_stored(ref)
+
+    def _record(self, tenant: str, name: str, version: str) -> VoiceRecord | None:
+        key = keys.prepared_record(tenant, name, version)
+        stored = _if_there(self._store.get, key)
+        return VoiceRecord.from_json(key, stored.body) if stored else None
 
     def _is_prepared(self, tenant: str, name: str, version: str) -> bool:
         found: ObjectInfo | None = _if_there(self._store.head, keys.prepared_audio(tenant, name, version))
@@ -232,9 +250,12 @@ class VoiceLibrary:
 
     def _version(self, tenant: str, name: str, audio: ObjectInfo, text: ObjectInfo | None) -> str:
         """Of a voice that we prepared and nobody changed: the sha256 of its bytes. Of any other: made of both etags."""
-        ours = text is None or text.sha256 is not None
-        if audio.sha256 is not None and ours and self._is_prepared(tenant, name, audio.sha256):
-            return audio.sha256
+        if audio.sha256 is not None and self._is_prepared(tenant, name, audio.sha256):
+            if text is None or text.sha256 is not None:
+                return audio.sha256
+            record = self._record(tenant, name, audio.sha256)
+            if record is not None and record.superseded_text == text.etag:
+                return audio.sha256  # the upload that wrote the audio has not replaced the text yet
         used = text.etag if text and not _is_left_over(audio, text) else "-"
         return hashlib.sha256(f"{audio.etag}\n{used}".encode()).hexdigest()[:32]
 

@@ -17,7 +17,10 @@ SCHEMA = 1
 @dataclass(frozen=True, slots=True)
 class VoiceRecord:
     """`source`: where the recording came from ("upload", a URL, "voices/anna.wav"). `consent`: a note that the speaker
-    agreed. `report`: what preparation did, see `serve_app.preparation.Report`. `created`: ISO 8601, UTC."""
+    agreed. `report`: what preparation did, see `serve_app.preparation.Report`. `created`: ISO 8601, UTC.
+    `superseded_text`: the etag of the text under `voices/` that this version replaces, which is written after the
+    audio.
+    """
 
     version: str
     text: str
@@ -27,16 +30,25 @@ class VoiceRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
+    superseded_text: str | None = None
 
     @classmethod
     def of(
-        cls, version: str, prepared: Prepared, source: str, consent: str = "", labels: Mapping[str, str] | None = None
+        cls,
+        version: str,
+        prepared: Prepared,
+        source: str,
+        consent: str = "",
+        labels: Mapping[str, str] | None = None,
+        superseded_text: str | None = None,
     ) -> "VoiceRecord":
         """Of what was just prepared."""
         report = json.loads(json.dumps(asdict(prepared.report)))
         report["quality"]["snr_db"] = prepared.report.quality.snr_db
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(version, prepared.text, prepared.language, source, consent, labels or {}, report, created)
+        return cls(
+            version, prepared.text, prepared.language, source, consent, labels or {}, report, created, superseded_text
+        )
 
     def to_json(self) -> bytes:
         """UTF-8, with the schema's version."""

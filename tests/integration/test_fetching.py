@@ -115,6 +115,7 @@ def test_hostile_urls_are_refused(url: str) -> None:
     with pytest.raises(InvalidUrl) as error:
         UrlFetcher(seconds=20).fetch(url, field=FIELD, max_bytes=100)
     assert error.value.message.startswith(f"{FIELD} ")
+    assert "is refused" in error.value.message or "is not a URL that is read" in error.value.message
     assert error.value.status == 400
     assert len(error.value.message) < 400
 
@@ -128,7 +129,7 @@ def test_what_is_allowed_is_read(site: Site) -> None:
 @pytest.mark.parametrize("to", ["http://[::1]/v.wav", "http://169.254.169.254/", "file:///etc/passwd"])
 def test_a_redirect_is_checked_as_the_url_was(site: Site, to: str) -> None:
     """To another address of ours it is not followed."""
-    with pytest.raises(InvalidUrl, match=FIELD):
+    with pytest.raises(InvalidUrl, match=r"is refused|InvalidSchema|InvalidURL"):
         OPEN.fetch(f"{site.url}/to/{to}", field=FIELD, max_bytes=100)
 
 

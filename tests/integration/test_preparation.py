@@ -85,6 +85,26 @@ def test_another_language_is_kept_as_it_is() -> None:
     assert "ref_text was not compared" in found.report.warnings[0]
 
 
+def test_the_whole_transcript_beside_a_part_of_the_audio() -> None:
+    """What the old worker stored: 12 s of a recording with all of its text. It is refused."""
+    part = encode(joined(*SENTENCES)[: 24_000 * 12], "wav")
+    refused(part, LONG, InvalidTranscript, "is not what is said|more than anyone says")
+    refused(part, " ".join(SENTENCES[:6]), InvalidTranscript, "is not what is said")
+
+
+def test_numbers_may_be_written_in_either_way() -> None:
+    """They are compared by their sound."""
+    text = "One, two, three, four, five, six, seven, eight, nine."
+    for written in (text, "1, 2, 3, 4, 5, 6, 7, 8, 9."):
+        assert prepared(encode(joined(text), "wav"), written).text == written
+
+
+@pytest.mark.parametrize("text", ["Some call me\0nature", "Some call me \ud800 nature"])
+def test_half_characters_and_controls_are_refused(text: str) -> None:
+    """As a text in another encoding has them."""
+    refused(recording("basic_ref_en.wav"), text, InvalidTranscript, "save it as UTF-8")
+
+
 @pytest.mark.parametrize(
     ("text", "language", "words"),
     [
@@ -122,7 +142,8 @@ def test_a_long_recording_that_cannot_be_followed() -> None:
     audio = long_recording()
     refused(audio, "eins zwei drei vier " * 10, InvalidAudio, "send at most 12 s", language="de")
     missing = LONG.replace(SENTENCES[1], "")
-    refused(audio, missing, InvalidTranscript, "ref_text lacks what is said")
+    refused(audio, missing, InvalidTranscript, "ref_text .* is not what is said")
+    refused(audio, missing, InvalidTranscript, "ref_text lacks what is said", by=DEAF)
 
 
 def wav_of(samples: np.ndarray, rate: int = 24_000, channels: int = 1) -> bytes:

@@ -19,9 +19,12 @@ class WatchedStore(MemoryStore):
         self.calls: list[tuple[str, str]] = []
         self.after_write: Callable[[], None] = lambda: None
         self.denied = ""
+        self.unwritable = ""
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
         self.calls.append(("put", key))
+        if key == self.unwritable:
+            raise StorageDenied(f'refused to write "{key}"')
         info = super().put(key, body, content_type=content_type)
         self.after_write()
         return info

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app.preparation.agreement import agree
 from serve_app.preparation.pronunciation import Pronouncer
 from serve_app.preparation.quality import Quality, graded, measure
 from serve_app.preparation.trimming import Cut, choose_cut, unsaid_speech
@@ -131,3 +132,26 @@ def test_every_phoneme_of_the_reader_is_known() -> None:
     )
     heard = {phoneme for phoneme in Pronouncer()._reader(text) if phoneme.isalpha()} - {*"ˈˌ"}
     assert heard <= {*PHONES}
+
+
+SAID = "The birch canoe slid on the smooth planks, and then we glued the sheet to the dark blue background."
+
+
+@pytest.mark.parametrize(
+    ("text", "heard", "whole", "agreed"),
+    [
+        (SAID, SAID.lower().replace(",", ""), True, True),
+        (SAID, SAID.replace("birch canoe", "birch can use"), True, True),
+        (SAID, SAID[:42], True, False),  # more text than is said
+        (SAID[:42], SAID, True, False),  # less
+        (SAID[:42], SAID, False, True),  # what was cut off may go on
+        (SAID, SAID.replace(" planks, and then we glued the sheet to", ""), True, False),
+        (SAID.replace(" planks, and then we glued the sheet to", ""), SAID, False, False),
+        (SAID, "It is easy to tell the depth of a well, these days a chicken leg is a rare dish.", True, False),
+        (SAID, "", True, False),
+        ("", SAID, True, False),
+    ],
+)
+def test_agreement(text: str, heard: str, whole: bool, agreed: bool) -> None:
+    """Spelling may differ; four words more or less may not, on either side."""
+    assert agree(text, heard, whole=whole) is agreed

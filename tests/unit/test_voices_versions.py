@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from serve_app.errors import (
     VoiceNotFound,
     VoiceReplaced,
 )
-from serve_app.preparation import Fields
+from serve_app.preparation import Fields, Prepared
 from serve_app.voices import Upload, VoiceLibrary
 from tests.support.preparing import PlainPreparer
 from tests.support.voices import WatchedStore, tone, wav
@@ -200,6 +201,46 @@ def test_a_version_of_others_that_was_never_read_is_kept_at_its_replacement(
     old = library.resolve(TENANT, "anna")
     library.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
     assert (say(library, old), say(library, library.resolve(TENANT, "anna"))) == ((1, "One."), (2, "Two."))
+
+
+def test_a_failed_replacement_leaves_the_voice_of_others_as_it_was(store: WatchedStore, library: VoiceLibrary) -> None:
+    """The pointer could not be written: audio and text are still those that were there."""
+    store.put_by_others("voices/anna.wav", wav(seconds=1))
+    store.put_by_others("voices/anna.txt", b"One.")
+    before = library.resolve(TENANT, "anna")
+    store.unwritable = "voices/anna.wav"
+    with pytest.raises(StorageDenied):
+        library.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
+    assert library.resolve(TENANT, "anna") == before
+    assert say(library, before) == (1, "One.")
+
+
+def test_a_replacement_of_a_voice_of_others_never_tears(store: WatchedStore, library: VoiceLibrary) -> None:
+    """Also where the writer dies between the new audio and its text, beside which the old text still lies."""
+    store.put_by_others("voices/anna.wav", wav(seconds=1))
+    store.put_by_others("voices/anna.txt", b"One.")
+    store.unwritable = "voices/anna.txt"
+    with pytest.raises(StorageDenied):
+        library.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
+    assert say(library, library.resolve(TENANT, "anna")) == (2, "Two.")
+    store.unwritable = ""
+    store.put_by_others("voices/anna.txt", b"Corrected.")
+    assert say(library, library.resolve(TENANT, "anna")) == (2, "Corrected.")
+
+
+def test_a_voice_that_is_deleted_while_it_is_prepared_stays_deleted(store: WatchedStore) -> None:
+    """What preparation has just stored goes again."""
+
+    class Slow(PlainPreparer):
+        def prepare(self, recording: bytes, text: str, **options: Any) -> Prepared:
+            VoiceLibrary(store, PlainPreparer()).delete(TENANT, "anna")
+            return super().prepare(recording, text, **options)
+
+    store.put_by_others("voices/anna.wav", wav())
+    library = VoiceLibrary(store, Slow())
+    with pytest.raises(VoiceNotFound, match="deleted just now"):
+        library.load(library.resolve(TENANT, "anna"))
+    assert store.list("").items == []
 
 
 @pytest.mark.parametrize(("key", "body"), [("voices/anna.wav", wav(330)), ("voices/anna.txt", b"Other text.")])
