@@ -113,7 +113,7 @@ def _measured(store: S3Store, proxy: WireProxy, refs: list[VoiceRef]) -> str:
 
 def _row(name: str, seconds: list[float], gets: int) -> str:
     p95 = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
-    return f"| {name} | {1000 * statistics.median(seconds):.3f} | {1000 * p95:.3f} | {gets} |"
+    return f"| {name} | {1000 * statistics.median(seconds):.4f} | {1000 * p95:.4f} | {gets} |"
 
 
 if __name__ == "__main__":
