@@ -20,6 +20,7 @@ __all__ = ["parsed_labels", "parsed_language", "slowly", "voice_answer"]
 T = TypeVar("T")
 
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+TWO_LETTERS = {"eng": "en"}
 MAX_LABELS, MAX_LABEL_CHARS = 20, 200
 AT_ONCE, WAITING = 4, 16
 _threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="voices")
@@ -81,7 +82,8 @@ def parsed_language(value: str, field: str) -> str | None:
         return None
     if not LANGUAGE.fullmatch(value.strip()):
         raise InvalidRequest(f"{field} is {value[:40]!r}: send a language tag such as en, de or pt-BR")
-    return value.strip().lower()
+    language, _, region = value.strip().lower().partition("-")
+    return "-".join(filter(None, (TWO_LETTERS.get(language, language), region)))
 
 
 def parsed_labels(value: str, field: str) -> dict[str, str]:

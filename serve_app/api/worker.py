@@ -143,7 +143,7 @@ async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any
     text = await _bytes(request, "text_file", body.text_file, body.text_file_url, services.limits.text_chars)
     names = Fields("input.voice_file", "input.text_file")
     language = parsed_language(body.language, "input.language")
-    upload = Upload(audio, _utf8(text or b""), language, source=body.voice_file_url or "upload", names=names)
+    upload = Upload(audio, _utf8(text or b""), language, source=_shown(body.voice_file_url) or "upload", names=names)
     voice = await slowly(services.library.create, tenant_of(request), name, upload)
     logs.event("stored", voice=name, size_bytes=voice.info.size_bytes)
     return {"status": "success", "voice_name": name, "voice": voice_answer(request, voice)}
@@ -171,11 +171,16 @@ async def imported_voice(request: Request, url: str) -> str:
     try:
         await asyncio.to_thread(services.library.resolve, tenant_of(request), name)
     except VoiceNotFound:
-        upload = Upload(audio, source=url, names=Fields(field, "its text"))
+        upload = Upload(audio, source=_shown(url), names=Fields(field, "its text"))
         with suppress(Conflict):  # another request with the same recording was first: the voice is there
             await slowly(services.library.create, tenant_of(request), name, upload)
         logs.event("stored", voice=name, size_bytes=len(audio))
     return name
+
+
+def _shown(url: str | None) -> str:
+    """Without the query, which may hold a signature."""
+    return url.partition("?")[0] if url else ""
 
 
 async def _status(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:

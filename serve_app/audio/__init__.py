@@ -1,6 +1,6 @@
 """Waveforms: files to samples and back, joining, stretching and pitch. Knows no model, no store and no HTTP."""
 
-from serve_app.audio.decoding import decode
+from serve_app.audio.decoding import decode, decode_counting_clipped
 from serve_app.audio.encoding import CONTENT_TYPES, AudioFormat, encode
 from serve_app.audio.pitch import median_pitch_hz
 from serve_app.audio.psola import shift_pitch
@@ -12,6 +12,7 @@ __all__ = [
     "AudioFormat",
     "cross_fade",
     "decode",
+    "decode_counting_clipped",
     "decode_reference",
     "encode",
     "encode_reference",

@@ -17,7 +17,7 @@ from av.container import InputContainer
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 from serve_app.errors import InvalidAudio
 
-__all__ = ["decode"]
+__all__ = ["decode", "decode_counting_clipped"]
 
 CONTAINERS = ("wav", "mp3", "flac", "ogg", "aac", "mov", "matroska")
 """FFmpeg's names of demuxers; `mov` reads mp4 and m4a, `matroska` reads webm, `aac` reads ADTS."""
@@ -29,6 +29,8 @@ MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 8_000, 192_000, 8
 """A header may state any rate and, in some codecs, 255 channels; the resampler's memory and time grow with both."""
 COUNTED = ("flac", "mov,mp4,m4a,3gp,3g2,mj2")
 """Containers whose header counts the samples that follow; of the others FFmpeg estimates the duration."""
+NEAR_FULL_SCALE = 5e-5
+"""Of the range: 24-bit samples stand in 32 bits, and end a little below."""
 MISSING_S = 0.1
 """By how much less may come out: an encoder's priming samples are counted by some and not by others."""
 
@@ -36,18 +38,27 @@ MISSING_S = 0.1
 def decode(data: bytes, *, field: str = "audio", max_duration_s: float = 600) -> Pcm:
     """The first audio stream of a file, as the mean of its channels, at 24 kHz: wav, mp3, flac, ogg, m4a, aac or webm.
 
-    Audio that goes above full scale, as float files can, is scaled down as a whole to a peak of 1. Decoding stops as
-    soon as more than `max_duration_s` has come out, whatever the header says, so a small file cannot fill the memory.
+    Audio that goes above full scale, as float files can, is scaled down as a whole to a peak of 1. A file whose header
+    counts more than `max_duration_s` is not decoded; decoding stops as soon as more has come out, whatever the header
+    says, so a small file cannot fill the memory.
     Raises InvalidAudio, naming `field`, for anything else, for a file with a broken place, and for flac and m4a that
     end before their headers say. In the other containers a file that was cut between two packets is a shorter file.
     """
+    return decode_counting_clipped(data, field=field, max_duration_s=max_duration_s)[0]
+
+
+def decode_counting_clipped(data: bytes, *, field: str = "audio", max_duration_s: float = 600) -> tuple[Pcm, float]:
+    """As `decode`, with the share of the file's own samples that are at full scale: resampling hides them."""
     if not data:
         raise InvalidAudio(f"{field} is empty (0 bytes): send the bytes of a file in {ACCEPTED}")
+    clipping = _Clipping()
     try:
         with _open(data) as container:
             stream = _audio_stream(container, field)
-            waves = list(_mono(container, stream, field, max_duration_s))
             stated_s = _stated_s(container, stream)
+            if stated_s > max_duration_s:
+                raise _too_long(field, max_duration_s)
+            waves = list(_mono(container, stream, field, max_duration_s, clipping))
     except (av.error.FFmpegError, ValueError) as error:
         reason = error.strerror if isinstance(error, av.error.FFmpegError) else error
         raise InvalidAudio(
@@ -60,7 +71,39 @@ def decode(data: bytes, *, field: str = "audio", max_duration_s: float = 600) ->
     found_s = len(audio) / SAMPLE_RATE_HZ
     if found_s < stated_s - MISSING_S:
         raise InvalidAudio(f"{field} states {stated_s:.2f} s and ends after {found_s:.2f} s: send the whole file")
-    return _in_range(audio, field)
+    return _in_range(audio, field), clipping.share
+
+
+class _Clipping:
+    """Counts samples at full scale."""
+
+    def __init__(self) -> None:
+        self._clipped = self._all = 0
+
+    @property
+    def share(self) -> float:
+        return self._clipped / max(self._all, 1)
+
+    def count(self, frame: av.AudioFrame) -> None:
+        """What is at either end of the format's range, or beyond it, as floats can be."""
+        if frame.format.is_planar and len(frame.layout.channels) >= MAX_CHANNELS:
+            return  # PyAV 18 reads past the end of a frame of 8 separate planes
+        samples = frame.to_ndarray()
+        low, high = (-1.0, 1.0) if samples.dtype.kind == "f" else _range_of(samples.dtype.name)
+        margin = NEAR_FULL_SCALE * (high - low)
+        clipped = (samples <= low + margin) | (samples >= high - margin)
+        self._clipped += int(np.count_nonzero(clipped))
+        self._all += samples.size
+
+
+def _range_of(integers: str) -> tuple[int, int]:
+    """Of FFmpeg's integer formats, by numpy's name."""
+    bits = int(integers.removeprefix("u").removeprefix("int"))
+    return (0, 2**bits - 1) if integers.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _too_long(field: str, max_duration_s: float) -> InvalidAudio:
+    return InvalidAudio(f"{field} is longer than {max_duration_s:g} s: send a shorter recording")
 
 
 def _open(data: bytes) -> InputContainer:
@@ -90,7 +133,9 @@ def _audio_stream(container: InputContainer, field: str) -> AudioStream:
     return stream
 
 
-def _mono(container: InputContainer, stream: AudioStream, field: str, max_duration_s: float) -> Iterator[Pcm]:
+def _mono(
+    container: InputContainer, stream: AudioStream, field: str, max_duration_s: float, clipping: _Clipping
+) -> Iterator[Pcm]:
     """The stream's frames at 24 kHz, channels averaged, the resampler's tail included.
 
     Raises InvalidAudio past `max_duration_s`.
@@ -100,7 +145,8 @@ def _mono(container: InputContainer, stream: AudioStream, field: str, max_durati
     for frame in container.decode(stream):
         samples += frame.samples
         if samples > max_duration_s * frame.sample_rate:
-            raise InvalidAudio(f"{field} is longer than {max_duration_s:g} s: send a shorter recording")
+            raise _too_long(field, max_duration_s)
+        clipping.count(frame)
         yield from map(_mean_of_channels, resampler.resample(frame))
     if samples:
         yield from map(_mean_of_channels, resampler.resample(None))

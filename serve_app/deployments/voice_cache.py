@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import ray
+from cachetools import TTLCache
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from serve_app import __version__, logs
 from serve_app.deployments.unwrap import unwrap
 from serve_app.domain import Voice, VoiceRef, VoiceStats
-from serve_app.errors import ObjectCorrupt, StorageUnreachable, Unavailable
+from serve_app.errors import ObjectCorrupt, StorageUnreachable, Unavailable, UnusableVoice
 from serve_app.preparation import Preparer
 from serve_app.storage import ObjectStore
 from serve_app.voice_cache import SingleFlightCache, VoiceCache
@@ -31,6 +32,7 @@ __all__ = ["VoiceCacheActor", "VoiceCacheArgs", "VoiceCacheClient", "voice_cache
 NAMESPACE = "tts"
 MAX_CONCURRENCY = 2000
 READERS = 32
+UNUSABLE_KEPT_S = 60.0
 STATS_KEPT = 20_000
 """Entries of about 400 bytes: more than there are voices, so that planning asks the actor once for each."""
 READ_PAUSES_S = (0.1, 0.5)
@@ -47,14 +49,23 @@ class VoiceCacheActor:
     def __init__(self, store: ObjectStore, max_bytes: int, preparer: Preparer) -> None:
         self._library = VoiceLibrary(store, preparer)
         self._cache = VoiceCache(self._load, max_bytes)
+        self._unusable: TTLCache[VoiceRef, str] = TTLCache(STATS_KEPT, UNUSABLE_KEPT_S)
         # More than wait for the few recordings that are prepared at once, so that prepared voices are read beside them.
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="voices")
 
     async def _load(self, ref: VoiceRef) -> Voice:
-        """Read off the event loop; again where the store failed beyond its own retries, or a bit flipped on the way."""
+        """Read off the event loop; again where the store failed beyond its own retries, or a bit flipped on the way.
+
+        A version that is unusable stays so: for a minute that is told without preparing it anew.
+        """
+        if (known := self._unusable.get(ref)) is not None:
+            raise UnusableVoice(known)
         for pause_s in READ_PAUSES_S:
             try:
                 return await self._loaded(ref)
+            except UnusableVoice as error:
+                self._unusable[ref] = error.message
+                raise
             except (StorageUnreachable, ObjectCorrupt) as error:
                 logs.failure("voice_read_again", error, voice=ref.name)
                 await asyncio.sleep(pause_s)

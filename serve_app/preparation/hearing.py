@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from serve_app.audio import decode
+from serve_app.audio import decode_counting_clipped
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 from serve_app.errors import InvalidAudio
 from serve_app.preparation.quality import measure
@@ -34,7 +34,8 @@ def hear(fields: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]
     first 30 s; and the span's samples, float32 at 24 kHz. Raises InvalidAudio.
     """
     field = fields["field"]
-    audio, quality = measure(decode(data, field=field, max_duration_s=fields["max_s"]))
+    decoded, clipped = decode_counting_clipped(data, field=field, max_duration_s=fields["max_s"])
+    audio, quality = measure(decoded, clipped)
     spans = _speech(audio)
     spoken_s = sum(end - start for start, end in spans)
     if spoken_s < MIN_SPEECH_S:

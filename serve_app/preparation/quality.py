@@ -13,14 +13,13 @@ Grade = Literal["good", "fair", "poor"]
 
 FRAME = SAMPLE_RATE_HZ // 50
 SILENCE_DB = -100.0
-CLIPPED_LEVEL = 0.999
 NOISE_PERCENTILE, SPEECH_PERCENTILE = 10, 90
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """`peak` and `rms`: of full scale, 0 to 1. `dc_offset`: what was taken out of it. `clipped`: share of samples at
-    full scale. `noise_floor_db`, `speech_db`: dBFS of the quietest and the loudest tenth of 20 ms frames."""
+    """`peak` and `rms`: of full scale, 0 to 1. `dc_offset`: what was taken out of it. `clipped`: share of the file's
+    samples at full scale. `noise_floor_db`, `speech_db`: dBFS of the quietest and the loudest tenth of 20 ms frames."""
 
     peak: float
     rms: float
@@ -35,10 +34,9 @@ class Quality:
         return self.speech_db - self.noise_floor_db
 
 
-def measure(audio: Pcm) -> tuple[Pcm, Quality]:
-    """`audio` (samples,), at least one, without its DC offset, and what was measured of it."""
+def measure(audio: Pcm, clipped: float) -> tuple[Pcm, Quality]:
+    """`audio` (samples,), at least one, without its DC offset, and what was measured of it; `clipped` as in Quality."""
     offset = float(audio.mean(dtype=np.float64))
-    clipped = float((np.abs(audio) >= CLIPPED_LEVEL).mean())
     centred: Pcm = np.clip(audio - np.float32(offset), -1, 1)
     usable = len(centred) // FRAME * FRAME
     frames = centred[:usable].reshape(-1, FRAME) if usable else centred[None]

@@ -17,12 +17,9 @@ it, and English is compared with its audio.
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import islice
 from typing import TypeVar
 
 from serve_app import keys, logs
@@ -42,41 +39,20 @@ from serve_app.errors import (
 )
 from serve_app.preparation import Fields, Preparer
 from serve_app.storage import ObjectInfo, ObjectStore, StoredObject
-from serve_app.voices.names import NAME_PATTERN, validate_name
+from serve_app.voices.listing import VoiceInfo, VoicePage, describe, list_voices, objects
+from serve_app.voices.names import validate_name
 from serve_app.voices.record import VoiceRecord
 
-__all__ = ["Upload", "VoiceDetails", "VoiceInfo", "VoiceLibrary", "VoicePage"]
+__all__ = ["Upload", "VoiceDetails", "VoiceLibrary"]
 
 T = TypeVar("T")
 
-MAX_LIMIT = 1000
+MAX_STORED_BYTES = 30 * 1024 * 1024
+"""Of a recording that others put into the store, as of an upload."""
 OBJECTS_PER_VOICE = 2
 WAV = "audio/wav"
 NAMES = Fields()
 HOW_TO_FIND = "list the voices with GET /v1/audio/voices, or upload it with POST /v1/audio/voices"
-
-
-@dataclass(frozen=True, slots=True)
-class VoiceInfo:
-    """What is known of a voice without reading it.
-
-    `voice_file` and `text_file` are file names under `voices/`; `text_file` is None where there is no text, be the
-    file missing or empty. Size and time are the audio's.
-    """
-
-    name: str
-    voice_file: str
-    text_file: str | None
-    size_bytes: int
-    last_modified: datetime  # timezone-aware, UTC
-
-
-@dataclass(frozen=True, slots=True)
-class VoicePage:
-    """Part of a listing. `next_after` is the name to pass as `after` for the rest; None at the end."""
-
-    items: tuple[VoiceInfo, ...]
-    next_after: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,27 +118,17 @@ class VoiceLibrary:
         text = self._put_text(tenant, name, prepared.text)
         if self.resolve(tenant, name).version != version:
             raise Conflict(f"voice {name!r} was also uploaded by another request just now: upload it again")
-        return VoiceDetails(_info(name, audio, text), record)
+        return VoiceDetails(describe(name, audio, text), record)
 
     def list(self, tenant: str, *, after: str = "", limit: int = 100) -> VoicePage:
-        """Voices in the order of their keys, those behind the name `after`, at most `limit` (1..1000).
-
-        Left out is what no call could name: audio in subfolders, under names outside the pattern ("my voice.wav"),
-        or not in a `.wav`; and text without audio. Reads as many objects as it takes to fill the page.
-        Raises InvalidRequest.
-        """
-        if not 1 <= limit <= MAX_LIMIT:
-            raise InvalidRequest(f"limit is {limit}: send 1 to {MAX_LIMIT}")
-        start = keys.voice_audio(tenant, validate_name(after, field="after")) if after else ""
-        found = tuple(islice(self._voices(tenant, start, limit), limit + 1))
-        items = found[:limit]
-        return VoicePage(items, items[-1].name if len(found) > limit else None)
+        """Voices behind the name `after`, at most `limit` (1..1000). See `list_voices`."""
+        return list_voices(self._store, tenant, after, limit)
 
     def get(self, tenant: str, name: str) -> VoiceDetails:
         """Describe a voice. Raises VoiceNotFound, ObjectCorrupt."""
         audio, text = self._pair(tenant, name)
         record = self._record(tenant, name, self._version(tenant, name, audio, text))
-        return VoiceDetails(_info(name, audio, text), record)
+        return VoiceDetails(describe(name, audio, text), record)
 
     def delete(self, tenant: str, name: str) -> None:
         """Remove a voice with all its versions, or what an interrupted deletion left of them.
@@ -173,7 +139,7 @@ class VoiceLibrary:
         prefix = keys.prepared_prefix(tenant, validate_name(name))
         found = [keys.voice_audio(tenant, name), keys.voice_text(tenant, name)]  # the pointer first
         found = [key for key in found if _if_there(self._store.head, key) is not None]
-        found += [info.key for info in self._objects(prefix, "", MAX_LIMIT)]
+        found += [info.key for info in objects(self._store, prefix)]
         if not found:
             if name in self._reserved:
                 raise NameReserved(f"voice {name!r} is built in and cannot be deleted: name one that was uploaded")
@@ -207,6 +173,10 @@ class VoiceLibrary:
     def _prepare_stored(self, ref: VoiceRef) -> bytes:
         """Make a version of what others put under `voices/`; the reference, which is stored."""
         tenant, name = ref.tenant, ref.name
+        if (size := self._must(self._store.head, tenant, name).size_bytes) > MAX_STORED_BYTES:
+            raise UnusableVoice(
+                f"voice {name!r} has {size} bytes, at most {MAX_STORED_BYTES} are read: upload a shorter recording"
+            )
         audio = self._must(self._store.get, tenant, name)
         text = _if_there(self._store.get, keys.voice_text(tenant, name))
         if self._version(tenant, name, audio.info, text.info if text else None) != ref.version:
@@ -274,27 +244,6 @@ class VoiceLibrary:
         key = keys.voice_text(tenant, name)
         return self._store.put(key, text.encode(), content_type="text/plain; charset=utf-8")
 
-    def _voices(self, tenant: str, after: str, limit: int) -> Iterator[VoiceInfo]:
-        """Voices whose audio's key is behind `after`.
-
-        Names hold no dot, so the objects of one voice lie together, text before audio, and keys are in the order of
-        "name." (`a-b.wav` before `a.wav`): behind `a.wav` lies all of every voice that follows `a`.
-        """
-        prefix, text = keys.voices_prefix(tenant), None
-        for info in self._objects(prefix, after, min(MAX_LIMIT, OBJECTS_PER_VOICE * (limit + 1))):
-            name, _, suffix = info.key.removeprefix(prefix).partition(".")
-            if suffix == "txt":
-                text = info
-            elif suffix == "wav" and re.fullmatch(NAME_PATTERN, name):
-                yield _info(name, info, text if text and text.key == keys.voice_text(tenant, name) else None)
-
-    def _objects(self, prefix: str, after: str, at_once: int) -> Iterator[ObjectInfo]:
-        following: str | None = after
-        while following is not None:
-            page = self._store.list(prefix, after=following, limit=at_once)
-            yield from page.items
-            following = page.next_after
-
 
 def _if_there(read: Callable[[str], T], key: str) -> T | None:
     try:
@@ -306,11 +255,6 @@ def _if_there(read: Callable[[str], T], key: str) -> T | None:
 def _is_left_over(audio: ObjectInfo, text: ObjectInfo) -> bool:
     """Whether the text was written by us and the audio beside it by others: then it is of audio that is gone."""
     return text.sha256 is not None and audio.sha256 is None
-
-
-def _info(name: str, audio: ObjectInfo, text: ObjectInfo | None) -> VoiceInfo:
-    text_file = f"{name}.txt" if text and text.size_bytes else None
-    return VoiceInfo(name, f"{name}.wav", text_file, audio.size_bytes, audio.last_modified)
 
 
 def _transcript(stored: StoredObject) -> str:

