@@ -5,6 +5,8 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
@@ -34,7 +36,7 @@ async def slowly(function: Callable[..., T], *args: Any, **named: Any) -> T:
     """
     if not _room.acquire(blocking=False):
         raise Overloaded("too many voices are being made ready here at the moment: send it again in a few seconds")
-    running = _threads.submit(function, *args, **named)
+    running = _threads.submit(copy_context().run, partial(function, *args, **named))  # with the fields of the log
     running.add_done_callback(lambda _: _room.release())
     return await asyncio.wrap_future(running)
 

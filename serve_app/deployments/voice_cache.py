@@ -31,7 +31,7 @@ __all__ = ["VoiceCacheActor", "VoiceCacheArgs", "VoiceCacheClient", "voice_cache
 
 NAMESPACE = "tts"
 MAX_CONCURRENCY = 2000
-READERS = 32
+READERS, PREPARERS = 32, 4
 UNUSABLE_KEPT_S = 60.0
 STATS_KEPT = 20_000
 """Entries of about 400 bytes: more than there are voices, so that planning asks the actor once for each."""
@@ -50,8 +50,9 @@ class VoiceCacheActor:
         self._library = VoiceLibrary(store, preparer)
         self._cache = VoiceCache(self._load, max_bytes)
         self._unusable: TTLCache[VoiceRef, str] = TTLCache(STATS_KEPT, UNUSABLE_KEPT_S)
-        # More than wait for the few recordings that are prepared at once, so that prepared voices are read beside them.
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="voices")
+        # Apart, so that prepared voices are read beside recordings that take seconds.
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="readers")
+        self._preparers = ThreadPoolExecutor(PREPARERS, thread_name_prefix="preparers")
 
     async def _load(self, ref: VoiceRef) -> Voice:
         """Read off the event loop; again where the store failed beyond its own retries, or a bit flipped on the way.
@@ -72,7 +73,11 @@ class VoiceCacheActor:
         return await self._loaded(ref)
 
     async def _loaded(self, ref: VoiceRef) -> Voice:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._library.load, ref)
+        loop = asyncio.get_running_loop()
+        prepared = await loop.run_in_executor(self._readers, self._library.load_prepared, ref)
+        if prepared is not None:
+            return prepared
+        return await loop.run_in_executor(self._preparers, self._library.prepare, ref)
 
     async def get(self, ref: VoiceRef) -> Voice:
         """Raises what VoiceLibrary.load raises."""

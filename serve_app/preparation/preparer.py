@@ -98,7 +98,7 @@ class RecordingPreparer:
     def prepare(self, recording: bytes, text: str, *, language: str | None = None, names: Fields = NAMES) -> Prepared:
         """See Preparer."""
         text = " ".join(text.split())
-        if not text.isprintable():
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
             raise InvalidTranscript(
                 f"{names.text} {text[:40]!r} has controls, or half a character: save it as UTF-8, and send it again"
             )
@@ -173,13 +173,16 @@ class _Preparation:
         return heard, np.frombuffer(data, np.float32)
 
     def _align(self, text: str, audio: Pcm) -> Mapping[str, Any]:
+        return self._aligner("align", {"text": text}, audio.tobytes()) or NOT_ALIGNED
+
+    def _aligner(self, function: str, fields: Mapping[str, Any], data: bytes) -> dict[str, Any]:
+        """What `function` of the aligner gives; {} where it crashes, which it may."""
         try:
-            fields = {"text": text}
-            found, _ = isolated.run("serve_app.preparation.aligning:align", fields, audio.tobytes(), ALIGNING)
+            found, _ = isolated.run(f"serve_app.preparation.aligning:{function}", fields, data, ALIGNING)
             return found
         except LimitExceeded as error:
             logs.failure("alignment_failed", error)
-            return NOT_ALIGNED
+            return {}
         except RuntimeError as error:
             raise _failed(error) from error
 
@@ -247,11 +250,9 @@ class _Preparation:
             return False
         if agree(text, heard["text"], whole=whole):
             return True
-        if english:
-            fields = {"texts": [text, heard["text"]]}
-            sounds, _ = isolated.run("serve_app.preparation.aligning:sound", fields, b"", ALIGNING)
-            if agree(*sounds["sounds"], whole=whole):
-                return True
+        sounds = self._aligner("sound", {"texts": [text, heard["text"]]}, b"").get("sounds", ["", ""])
+        if agree(*sounds, whole=whole):
+            return True
         raise InvalidTranscript(
             f"{self._names.text} {text[:60]!r} is not what is said in {self._names.audio} ({heard['text'][:60]!r} "
             "was heard): correct it, leave it out to have it transcribed, or name the language if it is not English"

@@ -136,39 +136,45 @@ class VoiceLibrary:
         A request that was accepted with it and has not read it yet gets VoiceNotFound. Raises VoiceNotFound,
         NameReserved.
         """
-        prefix = keys.prepared_prefix(tenant, validate_name(name))
-        found = [keys.voice_audio(tenant, name), keys.voice_text(tenant, name)]  # the pointer first
-        found = [key for key in found if _if_there(self._store.head, key) is not None]
-        found += [info.key for info in objects(self._store, prefix)]
-        if not found:
-            if name in self._reserved:
-                raise NameReserved(f"voice {name!r} is built in and cannot be deleted: name one that was uploaded")
-            raise VoiceNotFound(f"voice {name!r} does not exist: {HOW_TO_FIND}")
-        for key in found:
-            self._store.delete(key)
+        prefix, found = keys.prepared_prefix(tenant, validate_name(name)), False
+        for key in (keys.voice_audio(tenant, name), keys.voice_text(tenant, name)):  # the pointer first
+            if _if_there(self._store.head, key) is not None:
+                self._store.delete(key)
+                found = True
+        for info in objects(self._store, prefix):  # listed when nothing can be prepared any more
+            self._store.delete(info.key)
+            found = True
+        if found:
+            return
+        if name in self._reserved:
+            raise NameReserved(f"voice {name!r} is built in and cannot be deleted: name one that was uploaded")
+        raise VoiceNotFound(f"voice {name!r} does not exist: {HOW_TO_FIND}")
 
     def resolve(self, tenant: str, name: str) -> VoiceRef:
         """The voice's present version, without reading it. Raises VoiceNotFound."""
         return VoiceRef(name, self._version(tenant, name, *self._pair(tenant, name)), tenant)
 
     def load(self, ref: VoiceRef) -> Voice:
-        """Read exactly this version: one GET. The waveform is read-only.
+        """Read exactly this version; prepare it where that was not done yet. Raises as `load_prepared`, `prepare`."""
+        return self.load_prepared(ref) or self.prepare(ref)
 
-        A version that is not prepared yet, because others put it there, is prepared, and stored as prepared.
-        Raises VoiceNotFound; VoiceReplaced where another version is stored and this one was never prepared;
-        UnusableVoice for what cannot be prepared; ValueError for a voice that is built in.
+    def load_prepared(self, ref: VoiceRef) -> Voice | None:
+        """By one GET; None for a version that others put there and nobody has used yet. The waveform is read-only.
+
+        Raises UnusableVoice for what cannot be decoded, ValueError for a voice that is built in.
         """
         if ref.builtin:
             raise ValueError(f"voice {ref.name!r} is built into an engine: it has no audio in the store")
         validate_name(ref.name)
         stored = _if_there(self._store.get, keys.prepared_audio(ref.tenant, ref.name, ref.version))
-        reference = stored.body if stored else self._prepare_stored(ref)
-        try:
-            audio, text = decode_reference(reference)
-        except InvalidAudio as error:
-            raise UnusableVoice(f"voice {ref.name!r} cannot be read: {error.message}") from error
-        audio.flags.writeable = False  # it is shared by everyone who asks a cache for it
-        return Voice(ref, audio, text)
+        return _voice(ref, stored.body) if stored else None
+
+    def prepare(self, ref: VoiceRef) -> Voice:
+        """Make a version of what others put there, store it as prepared, and read it. Takes seconds.
+
+        Raises VoiceNotFound; VoiceReplaced where another version is stored; UnusableVoice for what cannot be prepared.
+        """
+        return _voice(ref, self._prepare_stored(ref))
 
     def _prepare_stored(self, ref: VoiceRef) -> bytes:
         """Make a version of what others put under `voices/`; the reference, which is stored."""
@@ -177,8 +183,8 @@ class VoiceLibrary:
             raise UnusableVoice(
                 f"voice {name!r} has {size} bytes, at most {MAX_STORED_BYTES} are read: upload a shorter recording"
             )
+        text = _if_there(self._store.get, keys.voice_text(tenant, name))  # read before the audio, as in `_pair`
         audio = self._must(self._store.get, tenant, name)
-        text = _if_there(self._store.get, keys.voice_text(tenant, name))
         if self._version(tenant, name, audio.info, text.info if text else None) != ref.version:
             raise VoiceReplaced(f"voice {name!r} was replaced after the request was accepted: send it again")
         said = _transcript(text) if text and not _is_left_over(audio.info, text.info) else ""
@@ -224,15 +230,19 @@ class VoiceLibrary:
             if text is None or text.sha256 is not None:
                 return audio.sha256
             record = self._record(tenant, name, audio.sha256)
-            if record is not None and record.superseded_text == text.etag:
+            replaced = record is not None and record.superseded_text == text.etag
+            if replaced and text.last_modified <= audio.last_modified:
                 return audio.sha256  # the upload that wrote the audio has not replaced the text yet
         used = text.etag if text and not _is_left_over(audio, text) else "-"
         return hashlib.sha256(f"{audio.etag}\n{used}".encode()).hexdigest()[:32]
 
     def _pair(self, tenant: str, name: str) -> tuple[ObjectInfo, ObjectInfo | None]:
-        """Audio and text as they are described; None for a text that is not there."""
-        audio = self._must(self._store.head, tenant, name)
-        return audio, _if_there(self._store.head, keys.voice_text(tenant, name))
+        """Audio and text as they are described; None for a text that is not there.
+
+        Read in the opposite order of the writes, so that a new text is never seen beside old audio.
+        """
+        text = _if_there(self._store.head, keys.voice_text(tenant, validate_name(name)))
+        return self._must(self._store.head, tenant, name), text
 
     def _must(self, read: Callable[[str], T], tenant: str, name: str) -> T:
         audio = _if_there(read, keys.voice_audio(tenant, validate_name(name)))
@@ -255,6 +265,15 @@ def _if_there(read: Callable[[str], T], key: str) -> T | None:
 def _is_left_over(audio: ObjectInfo, text: ObjectInfo) -> bool:
     """Whether the text was written by us and the audio beside it by others: then it is of audio that is gone."""
     return text.sha256 is not None and audio.sha256 is None
+
+
+def _voice(ref: VoiceRef, reference: bytes) -> Voice:
+    try:
+        audio, text = decode_reference(reference)
+    except InvalidAudio as error:
+        raise UnusableVoice(f"voice {ref.name!r} cannot be read: {error.message}") from error
+    audio.flags.writeable = False  # it is shared by everyone who asks a cache for it
+    return Voice(ref, audio, text)
 
 
 def _transcript(stored: StoredObject) -> str:

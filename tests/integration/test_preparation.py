@@ -106,6 +106,12 @@ def test_numbers_may_be_written_in_either_way() -> None:
         assert prepared(encode(joined(text), "wav"), written).text == written
 
 
+def test_joiners_are_letters_too() -> None:
+    """Persian and Indic scripts are written with them."""
+    chinese = recording("basic_ref_zh.wav")
+    assert prepared(chinese, "می\u200cروم", language="fa").text == "می\u200cروم"
+
+
 @pytest.mark.parametrize("text", ["Some call me\0nature", "Some call me \ud800 nature"])
 def test_half_characters_and_controls_are_refused(text: str) -> None:
     """As a text in another encoding has them."""

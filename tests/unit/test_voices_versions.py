@@ -167,7 +167,7 @@ def test_a_voice_of_the_old_worker_is_prepared_once(
     first = library.load(ref)
     prepared = f"prepared/anna/{ref.version}.wav"
     gets = [key for verb, key in store.calls if verb == "get"]
-    assert gets == [prepared, "voices/anna.wav", "voices/anna.txt"]
+    assert gets == [prepared, "voices/anna.txt", "voices/anna.wav"]
     again = library.load(ref)
     assert (first.text, preparer.calls) == ("Hello.", 1)
     np.testing.assert_array_equal(first.audio, again.audio)
@@ -226,6 +226,15 @@ def test_a_replacement_of_a_voice_of_others_never_tears(store: WatchedStore, lib
     store.unwritable = ""
     store.put_by_others("voices/anna.txt", b"Corrected.")
     assert say(library, library.resolve(TENANT, "anna")) == (2, "Corrected.")
+
+
+def test_a_correction_that_is_put_back_is_taken(store: WatchedStore, library: VoiceLibrary) -> None:
+    """The text that an upload replaced, written again after it, is no remnant."""
+    store.put_by_others("voices/anna.wav", wav(seconds=1))
+    store.put_by_others("voices/anna.txt", b"One.")
+    library.create(TENANT, "anna", Upload(wav(seconds=2), "Two."))
+    store.put_by_others("voices/anna.txt", b"One.")
+    assert say(library, library.resolve(TENANT, "anna")) == (2, "One.")
 
 
 def test_a_voice_that_is_deleted_while_it_is_prepared_stays_deleted(store: WatchedStore) -> None:
