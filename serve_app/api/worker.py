@@ -137,12 +137,12 @@ def speech_output(request: Request, status: JobStatus) -> dict[str, Any]:
 async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
     body = parse(UploadInput, payload)
     name, services = from_file_name(body.voice_name), services_of(request)
+    language = parsed_language(body.language, "input.language")
     audio = await _bytes(request, "voice_file", body.voice_file, body.voice_file_url, services.limits.voice_bytes)
     if audio is None:
         raise InvalidRequest("input.voice_file is missing: send the reference audio as base64, or its voice_file_url")
     text = await _bytes(request, "text_file", body.text_file, body.text_file_url, services.limits.text_chars)
     names = Fields("input.voice_file", "input.text_file")
-    language = parsed_language(body.language, "input.language")
     upload = Upload(audio, _utf8(text or b""), language, source=_shown(body.voice_file_url) or "upload", names=names)
     voice = await slowly(services.library.create, tenant_of(request), name, upload)
     logs.event("stored", voice=name, size_bytes=voice.info.size_bytes)

@@ -21,7 +21,7 @@ MIN_SPEECH_S = 0.5
 LEAD_S, TAIL_S = 0.1, 0.25
 """What is kept around the speech: consonants begin before a detector hears them, and words fade out."""
 HEARD_S = 30.0
-"""Of a long recording without a text: enough to choose 12 s from, and one window of Whisper's."""
+"""That are transcribed, and all that is kept of a recording without a text: one window of Whisper's."""
 GAP_S = 0.16
 
 

@@ -1,7 +1,7 @@
 """A recording and its text -> a reference that F5 clones well, or an error that says what to send instead.
 
-file -> (process 1) decoded, cleaned, speech found, transcribed where there is no text
-     -> (process 2) text aligned, where it is English -> is it what is said? -> cut to 12 s, text and audio together
+file -> (process 1) decoded, cleaned, speech found, transcribed
+     -> (process 2) text aligned, where it is English -> is it what was heard? -> cut to 12 s, text and audio together
 """
 
 import unicodedata

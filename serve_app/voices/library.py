@@ -5,7 +5,7 @@
     prepared/{name}/{version}.wav        a version: the audio that models are given, its text inside; never changes
     prepared/{name}/{version}.v1.json    what is known of it: language, labels, consent, what preparation did
 
-A voice that is uploaded here is prepared first and written last to `voices/{name}.wav`, as the same bytes: that one
+A voice that is uploaded here is prepared first and then written to `voices/{name}.wav`, as the same bytes: that one
 object is the pointer, its version is their sha256, and it cannot tear. A version stays when the voice is replaced, for
 requests that were accepted with it, until the voice is deleted. `voices/{name}.txt` follows it, for the worker and for
 people; the record names the text that it replaces, so that a reader in between does not take that for a correction.

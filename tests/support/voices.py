@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from serve_app.audio import encode
-from serve_app.domain import Pcm
+from serve_app.domain import Pcm, VoiceRef
 from serve_app.errors import StorageDenied
 from serve_app.storage import MemoryStore, ObjectInfo, StoredObject
+from serve_app.voices import VoiceLibrary
 
 
 class WatchedStore(MemoryStore):
@@ -59,3 +60,9 @@ def tone(hz: float = 220, seconds: float = 1.0) -> Pcm:
 
 def wav(hz: float = 220, seconds: float = 1.0) -> bytes:
     return encode(tone(hz, seconds), "wav")
+
+
+def say(library: VoiceLibrary, ref: VoiceRef) -> tuple[int, str]:
+    """Seconds of audio and the text of this version."""
+    voice = library.load(ref)
+    return len(voice.audio) // 24_000, voice.text
