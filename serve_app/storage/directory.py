@@ -1,6 +1,7 @@
 """A store in a directory: an object is a plain file at its key's path, so people can look at it and drop files in.
 
     put: .tmp/<random> -> fsync -> .meta/<key>.<version>.json -> rename to <key> -> fsync of the directories
+    put_new: the same, but for a link in place of the rename: it fails where a file has the name already
 
 What a file cannot say (sha256, content type) is kept beside it, under a name that holds the file's *version*: its
 size and modification time. So the rename alone switches bytes and description together: whatever a crash leaves, a
@@ -16,7 +17,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -33,7 +34,7 @@ from serve_app.errors import (
     StorageMisconfigured,
     StorageUnreachable,
 )
-from serve_app.storage.files import prune, stat_file, sync_directory
+from serve_app.storage.files import link_new, prune, rename, stat_file, sync_directory
 from serve_app.storage.protocol import ObjectInfo, Page, StoredObject
 from serve_app.storage.signing import UrlSigner, check_key, is_key
 from serve_app.storage.streaming import blocks, check_etag, check_start
@@ -42,10 +43,14 @@ __all__ = ["DirectoryStore"]
 
 PROBE = ".probe"  # the one name in the root that begins with a dot and holds objects
 PLACE_ATTEMPTS = 100
+Naming = Callable[[Path, Path], bool]  # `rename` or `link_new`
 
 
 class DirectoryStore:
-    """An ObjectStore and FileStore, safe for threads and processes. Raises ConfigError where `root` is not absolute."""
+    """An ObjectStore, FileStore and ConditionalStore, safe for threads and processes.
+
+    Raises ConfigError where `root` is not absolute.
+    """
 
     def __init__(self, root: Path, signer: UrlSigner) -> None:
         if not root.is_absolute():
@@ -55,7 +60,11 @@ class DirectoryStore:
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
         """See ObjectStore. Raises Conflict where `key` needs a directory in place of a file, or the reverse."""
-        return self._put(key, [body], hashlib.sha256(body).hexdigest(), content_type)
+        return self._put(key, [body], hashlib.sha256(body).hexdigest(), content_type)[0]
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> bool:
+        """See ConditionalStore. Raises as `put`, and StorageMisconfigured on a filesystem without hard links."""
+        return self._put(key, [body], hashlib.sha256(body).hexdigest(), content_type, link_new)[1]
 
     def put_file(self, key: str, path: Path, *, content_type: str) -> ObjectInfo:
         """See FileStore."""
@@ -63,9 +72,12 @@ class DirectoryStore:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            return self._put(key, blocks(file), sha256, content_type)
+            return self._put(key, blocks(file), sha256, content_type)[0]
 
-    def _put(self, key: str, body: Iterable[bytes], sha256: str, content_type: str) -> ObjectInfo:
+    def _put(
+        self, key: str, body: Iterable[bytes], sha256: str, content_type: str, name: Naming = rename
+    ) -> tuple[ObjectInfo, bool]:
+        """The object, and whether it took its place: with `link_new` not where another one has it."""
         target = self._path(key)
         text = json.dumps({"sha256": sha256, "content_type": content_type}).encode()
         with (
@@ -77,13 +89,13 @@ class DirectoryStore:
             try:
                 self._place(described, description)
                 replaced = stat_file(target)  # of two writers one may leave its description, which nothing reads
-                self._place(file, target)
+                placed = self._place(file, target, name)
             except BaseException:
                 description.unlink(missing_ok=True)
                 raise
-            if replaced:
-                self._description(key, replaced).unlink(missing_ok=True)
-        return _info(key, status, content_type, sha256)
+            if unused := replaced if placed else status:
+                self._description(key, unused).unlink(missing_ok=True)
+        return _info(key, status, content_type, sha256), placed
 
     def get(self, key: str) -> StoredObject:
         """See ObjectStore. A file that was dropped in by hand is not checked: nobody recorded its sha256."""
@@ -161,12 +173,13 @@ class DirectoryStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def _place(self, fresh: Path, target: Path) -> None:
-        """Rename `fresh` to `target` for good. A delete may prune the directory meanwhile: then make it again."""
+    def _place(self, fresh: Path, target: Path, name: Naming = rename) -> bool:
+        """Name `fresh` `target` for good. A delete may prune the directory meanwhile: then make it again."""
         for attempt in range(1, PLACE_ATTEMPTS + 1):
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                fresh.replace(target)
+                if not name(fresh, target):
+                    return False
                 break
             except (FileNotFoundError, FileExistsError):
                 if attempt == PLACE_ATTEMPTS:
@@ -176,6 +189,7 @@ class DirectoryStore:
                 sync_directory(directory)
             if directory == self._root:
                 break
+        return True
 
     def _read(self, key: str, *, with_body: bool) -> tuple[ObjectInfo, bytes]:
         path = self._path(key)

@@ -19,7 +19,7 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """An ObjectStore and FileStore. Safe for threads. `now` is the clock that `last_modified` is read from."""
+    """An ObjectStore, FileStore and ConditionalStore, safe for threads. `now` is the clock of `last_modified`."""
 
     def __init__(
         self, signer: UrlSigner | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -31,11 +31,16 @@ class MemoryStore:
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
         """See ObjectStore. The etag is a digest of the bytes, as S3's is."""
-        sha256 = hashlib.sha256(body).hexdigest()
-        info = ObjectInfo(check_key(key), len(body), sha256[:32], self._now(), content_type, sha256)
+        stored = self._stored(key, body, content_type)
         with self._lock:
-            self._objects[key] = StoredObject(info, bytes(body))
-        return info
+            self._objects[key] = stored
+        return stored.info
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> bool:
+        """See ConditionalStore."""
+        stored = self._stored(key, body, content_type)
+        with self._lock:
+            return self._objects.setdefault(key, stored) is stored
 
     def get(self, key: str) -> StoredObject:
         """See ObjectStore."""
@@ -77,3 +82,8 @@ class MemoryStore:
     def put_file(self, key: str, path: Path, *, content_type: str) -> ObjectInfo:
         """See FileStore."""
         return self.put(key, path.read_bytes(), content_type=content_type)
+
+    def _stored(self, key: str, body: bytes, content_type: str) -> StoredObject:
+        sha256 = hashlib.sha256(body).hexdigest()
+        info = ObjectInfo(check_key(key), len(body), sha256[:32], self._now(), content_type, sha256)
+        return StoredObject(info, bytes(body))

@@ -1,18 +1,19 @@
 """What the service asks of an object store: six methods that S3, a directory and a dict can all keep.
 
-FileStore is two more, for objects too large to be held in memory: only model weights need them.
+FileStore is two more, for objects too large to be held in memory: only model weights need them. ConditionalStore is
+one more, which saves double work where the store can: many S3-compatible services cannot.
 
 Keys are relative POSIX paths such as `voices/anna.wav`. Methods block: async callers run them in a
-thread. No method promises compare-and-swap, so nothing above may need it.
+thread. No method of an ObjectStore promises compare-and-swap, so nothing above may need it to be right.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["FileStore", "ObjectInfo", "ObjectStore", "Page", "StoredObject"]
+__all__ = ["ConditionalStore", "FileStore", "ObjectInfo", "ObjectStore", "Page", "StoredObject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +91,23 @@ class FileStore(Protocol):
 
     def put_file(self, key: str, path: Path, *, content_type: str) -> ObjectInfo:
         """As `ObjectStore.put`, from a file that does not change meanwhile. Raises OSError where it is unreadable."""
+        ...
+
+
+@runtime_checkable  # `conditions_hold` asks whether a store has the method at all
+class ConditionalStore(Protocol):
+    """Writes that do not replace. For saving work only: right results may not rest on it.
+
+    A store that ignores conditions replaces in silence and answers True to everyone; only `conditions_hold` finds out.
+    """
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> bool:
+        """As `ObjectStore.put`, but only where nothing is at `key`. Raises as it does.
+
+        True: the object at `key` is the one of this call, also where its write was repeated because the reply to it
+        was lost. False: another object was there, and is untouched. After a lost reply the two are told apart by
+        their bytes, so equal bytes of others may be taken for ours: where that matters, put a random token into them.
+
+        Raises StorageMisconfigured where the store says that it has no such writes (501).
+        """
         ...

@@ -7,7 +7,7 @@ method -> check of the key -> boto3 client (one per process) -> bucket
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import HTTPClientError, IncompleteReadError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 from urllib3.exceptions import HTTPError
 
-from serve_app.errors import ConfigError, ObjectCorrupt, StorageMisconfigured
+from serve_app.errors import ConfigError, ObjectCorrupt, ObjectNotFound, StorageMisconfigured, StorageUnreachable
 from serve_app.storage.protocol import ObjectInfo, Page, StoredObject
 from serve_app.storage.s3_client import DEFAULT_REGION, S3Config, make_client
 from serve_app.storage.s3_errors import BOTO_ERRORS, Attempt, storage_error
@@ -33,6 +33,8 @@ __all__ = ["S3Config", "S3Store"]
 
 READ_ATTEMPTS = 3
 """Of a body that is cut. boto3 retries until the headers are there, not beyond."""
+CONDITION_ATTEMPTS = 5
+"""Of a conditional write that meets another one (409), or an object that is gone before it can be compared."""
 MAX_URL_EXPIRY_S = 7 * 24 * 3600
 """S3's limit for presigned URLs (signature version 4)."""
 MIB = 1024 * 1024
@@ -41,7 +43,10 @@ IN_PARTS = TransferConfig(multipart_threshold=16 * MIB, multipart_chunksize=16 *
 
 
 class S3Store:
-    """An ObjectStore and FileStore, safe for threads; pickled as its config, so each process makes its own client."""
+    """An ObjectStore, FileStore and ConditionalStore, safe for threads.
+
+    Pickled as its config, so each process makes its own client.
+    """
 
     def __init__(self, config: S3Config) -> None:
         self._config = config
@@ -64,15 +69,32 @@ class S3Store:
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
         """See ObjectStore. The request's signature covers the body's sha256, so the store checks it on arrival."""
-        sha256 = hashlib.sha256(body).hexdigest()
         with self._asking("write", check_key(key)) as client:
-            answer = client.put_object(
-                Bucket=self._config.bucket, Key=key, Body=body, ContentType=content_type, Metadata={"sha256": sha256}
-            )
-            etag = answer["ETag"].strip('"')
-        written = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        moment = parsedate_to_datetime(written) if written else datetime.now(UTC)
-        return ObjectInfo(key, len(body), etag, moment.astimezone(UTC), content_type, sha256)
+            return self._write(client, key, body, content_type)
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> bool:
+        """See ConditionalStore. boto3 repeats a write whose reply is lost, and so meets its own object."""
+        with self._asking("write", check_key(key)) as client:
+            for _ in range(CONDITION_ATTEMPTS):
+                try:
+                    self._write(client, key, body, content_type, IfNoneMatch="*")
+                    return True
+                except ClientError as error:
+                    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                    if status == 501:
+                        raise StorageMisconfigured(
+                            f'bucket "{self._config.bucket}" has no conditional writes (it answered 501 to '
+                            f'If-None-Match for "{key}"): do without put_new, as conditions_hold tells beforehand'
+                        ) from error
+                    if status not in (409, 412):
+                        raise
+                if status == 412:
+                    with suppress(ObjectNotFound), self._asking("read", key):  # deleted meanwhile: write again
+                        return self._read_whole(client, key)[1] == body
+        raise StorageUnreachable(
+            f'"{key}" in bucket "{self._config.bucket}" was written or deleted by others at each of '
+            f"{CONDITION_ATTEMPTS} attempts to write it where nothing is: try again later"
+        )
 
     def get(self, key: str) -> StoredObject:
         """See ObjectStore. An object without our sha256 is not checked: others wrote it."""
@@ -147,6 +169,21 @@ class S3Store:
                 },
                 ExpiresIn=expires_s,
             )
+
+    def _write(self, client: "S3Client", key: str, body: bytes, content_type: str, **condition: Any) -> ObjectInfo:
+        sha256 = hashlib.sha256(body).hexdigest()
+        answer = client.put_object(
+            Bucket=self._config.bucket,
+            Key=key,
+            Body=body,
+            ContentType=content_type,
+            Metadata={"sha256": sha256},
+            **condition,
+        )
+        etag = answer["ETag"].strip('"')
+        written = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        moment = parsedate_to_datetime(written) if written else datetime.now(UTC)
+        return ObjectInfo(key, len(body), etag, moment.astimezone(UTC), content_type, sha256)
 
     def _read_whole(self, client: "S3Client", key: str) -> tuple[ObjectInfo, bytes]:
         for attempt in range(1, READ_ATTEMPTS + 1):

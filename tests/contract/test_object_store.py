@@ -1,4 +1,4 @@
-"""What every ObjectStore must do, asked of memory, of a directory and of a real S3 server."""
+"""What every ObjectStore and ConditionalStore must do, asked of memory, of a directory and of a real S3 server."""
 
 import hashlib
 import pickle
@@ -12,10 +12,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from serve_app.errors import InvalidRequest, ObjectNotFound, UrlRefused
-from serve_app.storage import DirectoryStore, ObjectStore, S3Store, UrlSigner, probe
+from serve_app.errors import (
+    InvalidRequest,
+    ObjectNotFound,
+    UrlRefused,
+)
+from serve_app.storage import (
+    DirectoryStore,
+    MemoryStore,
+    ObjectStore,
+    S3Store,
+    UrlSigner,
+    probe,
+)  # fmt: skip
 
 WAV = "audio/wav"
+Store = MemoryStore | DirectoryStore | S3Store
 
 
 def keys_of(store: ObjectStore, prefix: str, limit: int) -> tuple[list[str], int]:
@@ -70,10 +82,11 @@ def test_keys_of_any_script_and_with_any_sign_are_kept(store: ObjectStore, prefi
 @pytest.mark.parametrize(
     "key", ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "..", "a\0b", "a\\b", "\udcff", "a" * 1025], ids=ascii
 )
-def test_what_is_no_relative_path_is_refused(store: ObjectStore, key: str) -> None:
+def test_what_is_no_relative_path_is_refused(store: Store, key: str) -> None:
     """No method takes a key that leaves the store, names nothing, or is too long for S3."""
     calls: list[Callable[[], object]] = [
         lambda: store.put(key, b"", content_type=WAV),
+        lambda: store.put_new(key, b"", content_type=WAV),
         lambda: store.get(key),
         lambda: store.head(key),
         lambda: store.delete(key),

@@ -3,23 +3,33 @@
 It forwards the Host header as it came, so that a signature over it (SigV4, presigned URLs) still verifies.
 
     client -> WireProxy: record -> fault? -> upstream -> fault? -> client
+
+An upstream that refuses the connection, or breaks it off, closes the client's: it may stop and start again behind.
 """
 
 import http.client
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["CutAnswer", "Fault", "FlipBit", "Gate", "HalfBody", "Refuse", "WireProxy", "WireRequest"]
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+__all__ = [
+    "CutAnswer", "Delay", "Fault", "FlipBit", "Gate", "HalfBody", "IgnoreConditions", "Refuse", "WireProxy",
+    "WireRequest", "refuse_conditions",
+]  # fmt: skip
 
 UPSTREAM_TIMEOUT_S = 30
 GATE_TIMEOUT_S = 60
 NOT_FORWARDED = {"connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
+CONDITIONS = {"if-match", "if-none-match"}
 
 
 @dataclass
@@ -31,6 +41,11 @@ class WireRequest:
     query: str  # as sent
     headers: Mapping[str, str]  # names in lower case
     status: int | None = None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it is a write that may only happen under a condition."""
+        return self.method == "PUT" and not CONDITIONS.isdisjoint(self.headers)
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,28 @@ class Gate:
     opened: threading.Event
 
 
-Fault = Refuse | CutAnswer | HalfBody | FlipBit | Gate
+@dataclass(frozen=True)
+class Delay:
+    """Hold the request for so long, then pass it on. The proxy's end does not wait for it, but cuts it."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class IgnoreConditions:
+    """Pass a write on as if it had no condition. Signed anew with these keys, since the signature covers the header."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    region: str = "us-east-1"
+
+
+Fault = Refuse | CutAnswer | HalfBody | FlipBit | Gate | Delay | IgnoreConditions
+
+
+def refuse_conditions(request: WireRequest) -> Fault | None:
+    """A `WireProxy.fault`: a store without conditional writes, which answers 501 to them and serves all else."""
+    return Refuse(501, "NotImplemented") if request.conditional else None
 
 
 @dataclass(frozen=True)
@@ -76,18 +112,19 @@ class _Answer:
 
 
 class WireProxy:
-    """Listens on a free loopback port (`url`) and passes requests on to `upstream` (scheme, host and port).
+    """Listens on a free loopback port (`url`) and passes requests on to `upstream`, a URL, which may be set anew.
 
     `requests` holds each request in the order of arrival, recorded before it is passed on. `fault` is asked for each;
     None passes it on unharmed.
     """
 
     def __init__(self, upstream: str) -> None:
-        self.upstream = urlsplit(upstream)
+        self.upstream = upstream
         self.requests: list[WireRequest] = []
         self.fault: Callable[[WireRequest], Fault | None] | None = None
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
+        self.closing = threading.Event()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="wire-proxy")
 
     @property
@@ -105,6 +142,7 @@ class WireProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._thread.join()
         self._server.close_connections()
@@ -159,9 +197,14 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.fault(request) if proxy.fault else None
         if isinstance(fault, Gate):
             fault.opened.wait(GATE_TIMEOUT_S)
+        if isinstance(fault, Delay) and proxy.closing.wait(fault.delay_s):
+            return self._cut()
         if isinstance(fault, CutAnswer) and not fault.forward:
             return self._cut()
-        answer = _refusal(fault) if isinstance(fault, Refuse) else self._ask_upstream(body)
+        try:
+            answer = _refusal(fault) if isinstance(fault, Refuse) else self._ask_upstream(request, body, fault)
+        except (OSError, http.client.HTTPException):
+            return self._cut()
         if isinstance(fault, CutAnswer):
             return self._cut()
         request.status = answer.status
@@ -171,20 +214,30 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815  (names that http.server looks for)
 
-    def _ask_upstream(self, body: bytes) -> _Answer:
-        upstream = self.server.proxy.upstream
+    def _ask_upstream(self, request: WireRequest, body: bytes, fault: Fault | None) -> _Answer:
+        headers = [pair for pair in self.headers.items() if pair[0].lower() not in NOT_FORWARDED]
+        if isinstance(fault, IgnoreConditions) and request.conditional:
+            headers = self._without_conditions(headers, body, fault)
+        upstream = urlsplit(self.server.proxy.upstream)
         connection = http.client.HTTPConnection(upstream.netloc, timeout=UPSTREAM_TIMEOUT_S)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in NOT_FORWARDED:
-                    connection.putheader(name, value)
+            for name, value in headers:
+                connection.putheader(name, value)
             connection.endheaders(body or None)
             answer = connection.getresponse()
-            headers = [pair for pair in answer.getheaders() if pair[0].lower() not in NOT_FORWARDED]
-            return _Answer(answer.status, headers, answer.read())
+            kept = [pair for pair in answer.getheaders() if pair[0].lower() not in NOT_FORWARDED]
+            return _Answer(answer.status, kept, answer.read())
         finally:
             connection.close()
+
+    def _without_conditions(
+        self, headers: list[tuple[str, str]], body: bytes, fault: IgnoreConditions
+    ) -> list[tuple[str, str]]:
+        kept = {name: value for name, value in headers if name.lower() not in CONDITIONS}
+        request = AWSRequest(self.command, f"http://{kept['Host']}{self.path}", kept, body)
+        S3SigV4Auth(Credentials(fault.access_key_id, fault.secret_access_key), "s3", fault.region).add_auth(request)
+        return [*request.headers.items()]
 
     def _send(self, answer: _Answer, *, half: bool) -> None:
         self.send_response_only(answer.status)
