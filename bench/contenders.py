@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from bench.upstream import Upstream
-from serve_app.domain import BUILTIN, Pcm, Sampling, SpeechRequest, Unit, VoiceRef
+from serve_app.domain import BUILTIN, Sampling, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.engine.f5 import F5Engine
 from serve_app.engine.load import F5Weights
 from serve_app.models import speaking
@@ -67,11 +67,11 @@ class Ours:
         service = SynthesisService(self._engine, voices, "f5", executor=self._thread)
 
         class Noting:
-            async def synthesize(self, unit: Unit) -> Pcm:
-                audio = await service.synthesize(unit)
+            async def synthesize(self, unit: Unit) -> SpokenUnit:
+                spoken = await service.synthesize(unit)
                 if unit.index == 0:
                     firsts[int(unit.request_id)] = time.perf_counter()
-                return audio
+                return spoken
 
         speaker = Speaker({"f5": speaking(F5Settings(), Noting())}, voices)
 

@@ -6,6 +6,7 @@ Runs in a Serve task on the cluster, so a ConfigError or a refused store ends in
 Never imports torch or an engine.
 """
 
+import base64
 import hashlib
 import os
 import secrets
@@ -16,22 +17,33 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 from ray.serve.deployment import Deployment
 
-from serve_app import logs
+from serve_app import keys, logs
 from serve_app.deployments.ingress import Ingress, catalog_of
 from serve_app.deployments.jobs import Jobs
 from serve_app.deployments.nodes import checked_environment
+from serve_app.deployments.scaling import QueuedAudioPolicy
 from serve_app.deployments.synthesizer import RefusedSynthesizer, Synthesizer
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.environments import ModelEnvironment
-from serve_app.errors import ConfigError, StorageMisconfigured
+from serve_app.errors import ConfigError, ObjectNotFound, StorageMisconfigured
 from serve_app.preparation import RecordingPreparer
-from serve_app.settings import BuildArgs, F5Settings, ModelSettings, PreviewSettings, ScaleSettings, StoreSettings
-from serve_app.storage import DirectoryStore, ObjectStore, UrlSigner, probe, s3_store
+from serve_app.settings import (
+    BuildArgs,
+    F5Settings,
+    JobsSettings,
+    ModelSettings,
+    PreviewSettings,
+    ScaleSettings,
+    StoreSettings,
+    WebhookSecret,
+)
+from serve_app.storage import DirectoryStore, ObjectStore, UrlSigner, conditions_hold, probe, s3_store
+from serve_app.webhooks import WebhookSender, secret_of
 
-__all__ = ["build", "choose_models", "open_store"]
+__all__ = ["build", "choose_models", "jobs_deployment", "open_store"]
 
 
 CONSTRUCTOR_ATTEMPTS = 2
@@ -44,6 +56,8 @@ def build(args: BuildArgs) -> Application:
     store_settings = StoreSettings.from_environment(os.environ)
     store, signer = open_store(store_settings)
     probe(store)
+    exclusive = conditions_hold(store)
+    logs.event("store_probed", conditional_writes=exclusive)
     models = choose_models(args, gpus=_cluster_gpus())
     catalog_of(args, models)  # wrong names must fail here, not in a replica
     environments = {m.name: checked_environment(m, dict(os.environ)) for m in models if isinstance(m, F5Settings)}
@@ -52,9 +66,11 @@ def build(args: BuildArgs) -> Application:
         model.name: _synthesizer(model, environments.get(model.name), (store, voices, args.log_level))
         for model in models
     }
-    jobs = _deployment(Jobs, "Jobs", args.jobs).bind(args, models, store, voices, synthesizers)
+    secret = _webhook_secret(store, WebhookSecret.from_environment(os.environ))
+    sender = WebhookSender(secret, args.jobs.webhook_timeout_s, args.url_addresses)
+    jobs = jobs_deployment(Jobs, args.jobs).bind(args, models, store, voices, synthesizers, exclusive, sender)
     ingress = _deployment(serve.ingress()(Ingress), "Ingress", args.ingress)
-    return ingress.bind(args, models, store, signer, voices, synthesizers, jobs)
+    return ingress.bind(args, models, store, signer, voices, synthesizers, jobs, exclusive)
 
 
 def _synthesizer(model: ModelSettings, environment: ModelEnvironment | None, parts: tuple[Any, ...]) -> Application:
@@ -65,6 +81,14 @@ def _synthesizer(model: ModelSettings, environment: ModelEnvironment | None, par
         at_once = ScaleSettings(num_cpus=0)  # one replica, on any node: no GPU is waited for only to refuse it
         return _deployment(RefusedSynthesizer, model.name, at_once).bind(model, environment.refusal)
     return _deployment(Synthesizer, model.name, model, environment.runtime_env).bind(model, *parts)
+
+
+def jobs_deployment(cls: type[Any], settings: JobsSettings) -> Deployment:
+    """Scaled by what waits in the store, for an accepted job is no open request."""
+    policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]  # Ray's is untyped
+        policy_function=QueuedAudioPolicy, policy_kwargs={"target_audio_s": settings.target_audio_s}
+    )
+    return _deployment(cls, "Jobs", settings, policy=policy)
 
 
 def choose_models(args: BuildArgs, gpus: float) -> tuple[ModelSettings, ...]:
@@ -107,6 +131,19 @@ def _signing_key(path: Path) -> bytes:
         ) from error
 
 
+def _webhook_secret(store: ObjectStore, settings: WebhookSecret) -> bytes:
+    """The one that is set, or one made at the first start and kept in the store, where the operator reads it."""
+    if settings.secret is not None:
+        return secret_of(settings.secret.get_secret_value())
+    key = keys.webhook_secret()
+    try:
+        return secret_of(store.get(key).body.decode())
+    except ObjectNotFound:
+        made = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+        store.put(key, made.encode(), content_type="text/plain")
+        return secret_of(store.get(key).body.decode())  # of two that start at once one was first
+
+
 def _identity(settings: StoreSettings) -> str:
     """Tells one store, and the right to read it, from another, so that a cache actor is never shared between two."""
     secret = settings.secret_access_key.get_secret_value() if settings.secret_access_key else ""
@@ -124,7 +161,11 @@ def _live_nodes() -> int:
 
 
 def _deployment(
-    cls: type[Any], name: str, scale: ScaleSettings, runtime_env: Mapping[str, Any] | None = None
+    cls: type[Any],
+    name: str,
+    scale: ScaleSettings,
+    runtime_env: Mapping[str, Any] | None = None,
+    policy: AutoscalingPolicy | None = None,
 ) -> Deployment:
     bare: Deployment = serve.deployment()(cls)
     options = {"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus}
@@ -135,6 +176,6 @@ def _deployment(
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=scale.retry_after_s),
         graceful_shutdown_timeout_s=scale.graceful_shutdown_timeout_s,
         max_constructor_retry_count=CONSTRUCTOR_ATTEMPTS,
-        autoscaling_config=AutoscalingConfig(**scale.autoscaling.model_dump()),
+        autoscaling_config=AutoscalingConfig(**scale.autoscaling.model_dump() | ({"policy": policy} if policy else {})),
         ray_actor_options=options | ({"runtime_env": dict(runtime_env)} if runtime_env else {}),
     )

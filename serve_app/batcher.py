@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from serve_app import logs
-from serve_app.domain import Pcm
+from serve_app.domain import Pcm, Unit
 from serve_app.engine.protocol import BatchLimits, Engine, EngineInput
 from serve_app.errors import DeviceLost, EngineError, OutOfMemory, ServiceError, Unavailable
 
@@ -178,10 +178,10 @@ class Batcher:
                     self._settle(entry, error)
 
     def _cut(self) -> list[_Entry]:
-        """The next batch: the oldest unit, and others that are sampled in the same way."""
+        """The next batch: the oldest unit, and others that are sampled in the same way, unless one is to be alone."""
         live = [entry for entry in self._waiting if not entry.answer.done()]
         self._counts["abandoned"] += len(self._waiting) - len(live)
-        alike = [entry for entry in live if entry.item.unit.sampling == live[0].item.unit.sampling]
+        alike = live[:1] + [entry for entry in live[1:] if _may_share(live[0].item.unit, entry.item.unit)]
         batch = [alike[index] for index in choose_batch([entry.frames for entry in alike], self._engine.batch_limits)]
         self._waiting = [entry for entry in live if entry not in batch]
         return batch
@@ -264,6 +264,10 @@ class Batcher:
 
     def _closing_error(self) -> Unavailable:
         return Unavailable("this replica is closing and takes no more units: send the request again")
+
+
+def _may_share(unit: Unit, other: Unit) -> bool:
+    return unit.sampling == other.sampling and not unit.alone and not other.alone
 
 
 def _outcome(done: "Future[Pcm] | asyncio.Future[Pcm]") -> Pcm | Exception:

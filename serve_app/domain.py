@@ -3,7 +3,7 @@
 Knows nothing of HTTP, Ray, S3 or any model. Everything here is immutable and crosses process
 boundaries by pickle, so it holds plain values and numpy arrays only.
 
-    SpeechRequest -> plan -> Unit (x n) -> engine -> Pcm (x n) -> assemble -> Speech
+    SpeechRequest -> plan -> Unit (x n) -> engine -> SpokenUnit (x n) -> assemble -> Speech
 """
 
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ __all__ = [
     "Sampling",
     "Speech",
     "SpeechRequest",
+    "SpokenUnit",
     "Synthesizer",
     "Unit",
     "Voice",
@@ -101,7 +102,8 @@ class SpeechRequest:
     """Speech as it was accepted: model, voice version, seed and parameters are already decided.
 
     `speed` is a factor on the speaking rate (1.0 natural, 2.0 twice as fast). `sampling` is None for a model that does
-    not sample; `cross_fade_s`, between the units, is None for the model's own.
+    not sample; `cross_fade_s`, between the units, is None for the model's own. `model_version` is the `made_by` that
+    the model's replicas had published (see `runtimes`), None where none had.
     """
 
     text: str
@@ -114,12 +116,14 @@ class SpeechRequest:
     job_id: str | None = None
     sampling: Sampling | None = None
     cross_fade_s: float | None = None
+    model_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """The piece of a text that a replica works on. `frames` is its budget in mel frames (93.75 a second),
     an estimate that batching groups by, never a length that the audio is cut to. `sampling`: None for the model's own.
+    `alone`: it shares no batch, because a replica died that had it; its audio is the same.
     """
 
     index: int
@@ -131,17 +135,29 @@ class Unit:
     request_id: str
     job_id: str | None = None
     sampling: Sampling | None = None
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenUnit:
+    """A unit's audio and exactly what made it: engine, model version, precision, attention path and kind of device,
+    parted by spaces ("preview hibari-tts-0.2.1 float32 onnxruntime cpu")."""
+
+    audio: Pcm = field(repr=False)  # (samples,), mono, 24 kHz
+    made_by: str
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Assembled audio and what made it. `draft` is true for a preview rendering: speech, but no clone."""
+    """Assembled audio and what made it. `draft` is true for a preview rendering: speech, but no clone. `made_by` is the
+    units', "" where they disagree."""
 
     audio: Pcm = field(repr=False)  # (samples,), mono, 24 kHz
     model: str
     seed: int
     draft: bool
     units: int
+    made_by: str = ""
 
     @property
     def duration_s(self) -> float:
@@ -151,6 +167,6 @@ class Speech:
 class Synthesizer(Protocol):
     """A way to have one unit spoken: a replica's handle, or the replica's own class in a test."""
 
-    async def synthesize(self, unit: Unit) -> Pcm:
-        """Speak `unit`. Raises EngineError, UnusableVoice, InvalidText, VoiceNotFound or Overloaded."""
+    async def synthesize(self, unit: Unit) -> SpokenUnit:
+        """Speak `unit`. Raises EngineError, UnusableVoice, InvalidText, VoiceNotFound, Overloaded or Unavailable."""
         ...

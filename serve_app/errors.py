@@ -8,10 +8,13 @@ ServiceError
 |   |-- InvalidUrl                400  a URL that is not read, or cannot be
 |   |-- PayloadTooLarge           413
 |   |-- InvalidAudio              422  the bytes are not audio that can be read
+|   |-- InvalidPolicy             422  a job's policy that cannot be kept
+|   |-- IdempotencyMismatch       422  this idempotency key came with another body before
 |   |-- InvalidTranscript         422  the text is not what is said in the reference audio, or is missing
 |   `-- UnusableVoice             422  this voice cannot be spoken by this model
 |-- NotFound                      404
 |   |-- VoiceNotFound, ModelNotFound, JobNotFound, ObjectNotFound
+|   `-- JobExpired                410  the job ended, and its result is past its retention
 |-- UrlRefused                    403  a signed URL is expired or was altered
 |-- HostRefused                   403  called by a name, or from a page, that is not the service's
 |-- Conflict                      409
@@ -19,15 +22,19 @@ ServiceError
 |   `-- VoiceReplaced                  the voice changed after the request was accepted
 |-- Overloaded                    429  the queue is full; Retry-After says when to come again
 |-- Unavailable                   503  not ready yet
-|   `-- DeviceLost                     a replica's device failed for good; another replica can speak
+|   |-- DeviceLost                     a replica's device failed for good; another replica can speak
+|   `-- ReplicaLost                    a replica ended while it had this unit
 |-- OutOfMemory                   503  the device has no room for this unit; it was tried again already
 |-- StorageError                  503  the object store did not do what was asked
 |   |-- StorageUnreachable             no answer, a time-out, a 5xx
 |   |-- StorageDenied                  the store refused (403): never the same as NotFound
 |   |-- StorageMisconfigured           endpoint, key, bucket, region or clock is wrong
 |   `-- ObjectCorrupt                  bytes do not match their recorded sha256
+|-- ExecutionTimeout              500  a job did not end within its limit
+|-- PoisonJob                     500  a job whose runs end whoever runs it: it is not run again
 |-- EngineError                   500  synthesis failed
 |   `-- ModelLoadFailed                the model could not be loaded or warmed
+|-- WebhookFailed                 502  a client's webhook did not take its message; no client sees it
 `-- ConfigError                   500  deploy.yaml or the environment is wrong; ends a deployment
 
 Every error takes one positional message: exceptions with keyword-only arguments do not survive
@@ -41,13 +48,17 @@ __all__ = [
     "Conflict",
     "DeviceLost",
     "EngineError",
+    "ExecutionTimeout",
     "HostRefused",
+    "IdempotencyMismatch",
     "InvalidAudio",
+    "InvalidPolicy",
     "InvalidRequest",
     "InvalidText",
     "InvalidTranscript",
     "InvalidUrl",
     "InvalidVoiceName",
+    "JobExpired",
     "JobNotFound",
     "ModelLoadFailed",
     "ModelNotFound",
@@ -58,6 +69,8 @@ __all__ = [
     "OutOfMemory",
     "Overloaded",
     "PayloadTooLarge",
+    "PoisonJob",
+    "ReplicaLost",
     "ServiceError",
     "StorageDenied",
     "StorageError",
@@ -69,6 +82,7 @@ __all__ = [
     "UrlRefused",
     "VoiceNotFound",
     "VoiceReplaced",
+    "WebhookFailed",
 ]
 
 
@@ -131,6 +145,20 @@ class InvalidAudio(InvalidRequest):
     code = "invalid_audio"
 
 
+class InvalidPolicy(InvalidRequest):
+    """What a job is to keep to (its time limits, its webhook) is malformed, or not served here."""
+
+    status = 422
+    code = "invalid_policy"
+
+
+class IdempotencyMismatch(InvalidRequest):
+    """The idempotency key came with another body before: one key is one request."""
+
+    status = 422
+    code = "idempotency_mismatch"
+
+
 class InvalidTranscript(InvalidRequest):
     """The text is not what is said in the reference audio, or none was sent and none can be made."""
 
@@ -169,6 +197,13 @@ class JobNotFound(NotFound):
     """No job has this id."""
 
     code = "job_not_found"
+
+
+class JobExpired(NotFound):
+    """The job ended, and its result is past its retention."""
+
+    status = 410
+    code = "job_expired"
 
 
 class ObjectNotFound(NotFound):
@@ -237,6 +272,13 @@ class DeviceLost(Unavailable):
     code = "device_lost"
 
 
+class ReplicaLost(Unavailable):
+    """A replica ended while it had this unit, perhaps because of it. `unit_index` says which unit of the text."""
+
+    code = "replica_lost"
+    unit_index: int | None = None
+
+
 class OutOfMemory(ServiceError):
     """A unit, or a batch of them, does not fit into the memory of the device. Not Unavailable, which is tried again at
     once wherever it arrives: the batcher has done that."""
@@ -278,6 +320,18 @@ class ObjectCorrupt(StorageError):
     code = "object_corrupt"
 
 
+class ExecutionTimeout(ServiceError):
+    """A run of a job took longer than it may."""
+
+    code = "execution_timeout"
+
+
+class PoisonJob(ServiceError):
+    """Runs of this job do not end, or replicas end with it: another run would harm others."""
+
+    code = "poison_job"
+
+
 class EngineError(ServiceError):
     """The engine failed on this unit."""
 
@@ -288,6 +342,14 @@ class ModelLoadFailed(EngineError):
     """The model could not be loaded or warmed: the replica must not start."""
 
     code = "model_load_failed"
+
+
+class WebhookFailed(ServiceError):
+    """The URL that a client gave for the end of its job did not take the message. Only recorded and logged: the request
+    that asked for it was answered long ago."""
+
+    status = 502
+    code = "webhook_failed"
 
 
 class ConfigError(ServiceError):

@@ -9,14 +9,17 @@ cannot change its mind between the two. The process is not given our keys, and e
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from serve_app import isolated
 from serve_app.errors import InvalidUrl, PayloadTooLarge
 from serve_app.isolated import LimitExceeded, Limits
 
-__all__ = ["Fetcher", "UrlFetcher"]
+if TYPE_CHECKING:
+    from requests import Session
+
+__all__ = ["Fetcher", "UrlFetcher", "check_form", "open_session"]
 
 SCHEMES = ("http", "https")
 MAX_URL_CHARS = 2000
@@ -45,7 +48,7 @@ class UrlFetcher:
 
     def fetch(self, url: str, *, field: str, max_bytes: int) -> bytes:
         """See Fetcher."""
-        _check_form(url, field)
+        check_form(url, field)
         fields = {"url": url, "field": field, "max_bytes": max_bytes, "allowed": self.allowed_addresses}
         try:
             return isolated.run("serve_app.fetching:read", fields, b"", Limits(MEMORY_BYTES, self.seconds))[1]
@@ -55,7 +58,9 @@ class UrlFetcher:
             ) from error
 
 
-def _check_form(url: str, field: str) -> None:
+def check_form(url: str, field: str) -> None:
+    """Raises InvalidUrl, naming `field`, for what is no http or https URL. Where its host leads is checked when it is
+    connected to (`open_session`)."""
     try:
         parts = urlsplit(url)
         wrong = parts.scheme.lower() not in SCHEMES or not parts.hostname or parts.username or parts.password
@@ -88,7 +93,9 @@ def read(fields: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         ) from error
 
 
-def _read(url: str, field: str, max_bytes: int, allowed: Sequence[str]) -> bytes:
+def open_session(allowed: Sequence[str]) -> "Session":
+    """Connects to public addresses only, and to networks (CIDR) that are `allowed`; anything else is AntiSSRFError. For
+    use in the process: importing it takes a moment."""
     from AntiSSRF import AntiSSRFPolicy, PolicyConfigOptions
 
     policy = AntiSSRFPolicy(PolicyConfigOptions.EXTERNAL_ONLY_LATEST)
@@ -96,8 +103,13 @@ def _read(url: str, field: str, max_bytes: int, allowed: Sequence[str]) -> bytes
     policy.add_xff_header = False
     if allowed:
         policy.add_allowed_addresses(list(allowed))
-    session = policy.get_antissrf_session()
+    session: Session = policy.get_antissrf_session()
     session.trust_env = False  # a proxy would resolve the name again, and .netrc has passwords
+    return session
+
+
+def _read(url: str, field: str, max_bytes: int, allowed: Sequence[str]) -> bytes:
+    session = open_session(allowed)
     session.max_redirects = MAX_REDIRECTS
     with session, session.get(url, stream=True, timeout=TIMEOUT_S, headers={"Accept-Encoding": "identity"}) as answer:
         if answer.status_code != 200:

@@ -6,11 +6,10 @@ so no two machines' clocks are compared. Methods block on the store: async calle
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass
 
 from serve_app import keys
-from serve_app.errors import ObjectNotFound
 from serve_app.storage import ObjectStore
 
 __all__ = ["Counters", "Heartbeats", "Liveness"]
@@ -66,19 +65,32 @@ class Heartbeats:
         self._clock = clock
         self._wall_clock = wall_clock
         self._liveness = Liveness(dead_after_s, clock)
+        self._beats: dict[str, str] = {}
 
     def beat(self, counters: Counters) -> None:
         """Write this replica's heartbeat; the clock in it makes every one different."""
         body = json.dumps({"schema_version": 1, "at": self._clock(), **asdict(counters)}).encode()
         self._store.put(self._key, body, content_type="application/json")
 
+    def remove(self) -> None:
+        """Take this replica's heartbeat away."""
+        self._store.delete(self._key)
+
+    def live(self) -> Set[str]:
+        """The replicas whose heartbeat has not stopped, as far as this one can tell. Looks at all of them."""
+        prefix, after, beats = keys.heartbeat(), "", dict[str, str]()
+        while True:
+            page = self._store.list(prefix, after=after)
+            beats |= {info.key.removeprefix(prefix).removesuffix(".v1.json"): info.etag for info in page.items}
+            if page.next_after is None:
+                break
+            after = page.next_after
+        self._beats = beats
+        return {name for name, beat in beats.items() if not self._liveness.is_dead(name, beat)}
+
     def is_dead(self, replica_id: str) -> bool:
-        """Whether that replica's heartbeat stopped long enough ago. False the first time it is looked at."""
-        try:
-            beat = self._store.get(keys.heartbeat(replica_id)).info.etag
-        except ObjectNotFound:
-            beat = None
-        return self._liveness.is_dead(replica_id, beat)
+        """Whether that replica's heartbeat, as `live` last saw it, stopped long enough ago. False the first time."""
+        return self._liveness.is_dead(replica_id, self._beats.get(replica_id))
 
     def forget_old(self) -> None:
         """Remove what replicas left that are gone for a day; without a heartbeat they count as dead all the same."""

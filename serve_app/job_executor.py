@@ -1,4 +1,4 @@
-"""One run of one job: begin -> speak -> encode -> store audio -> outcome.
+"""One run of one job: begin -> speak -> encode -> store audio -> outcome -> settle.
 
 Every step is written so that doing it twice is harmless: audio is content-addressed, and an outcome has one key.
 Knows nothing of HTTP, Ray, models, or of which job to run when.
@@ -6,94 +6,201 @@ Knows nothing of HTTP, Ray, models, or of which job to run when.
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from serve_app import logs
 from serve_app.audio import CONTENT_TYPES, encode
 from serve_app.domain import Speech, SpeechRequest
 from serve_app.errors import (
     Conflict,
+    ExecutionTimeout,
     InvalidRequest,
     NotFound,
     Overloaded,
+    PoisonJob,
+    ReplicaLost,
     ServiceError,
     StorageError,
     StorageUnreachable,
     Unavailable,
 )
 from serve_app.heartbeats import Counters
-from serve_app.jobs import AudioRecord, ErrorRecord, JobOutcome, JobRef, JobRequest, JobStore
+from serve_app.jobs import (
+    AudioRecord,
+    ErrorRecord,
+    JobOutcome,
+    JobRef,
+    JobRequest,
+    JobStatus,
+    JobStore,
+    KeptProgress,
+    Results,
+    RunEnd,
+    RunEndReason,
+    Standing,
+    marker_of,
+)
+from serve_app.speech import Progress
+from serve_app.storage import ObjectStore
 
-__all__ = ["PATIENCE_S", "JobExecutor", "Speak"]
+__all__ = ["MAX_STRIKES", "PATIENCE_S", "ExecutorSettings", "JobExecutor", "Speak"]
 
 T = TypeVar("T")
-Speak = Callable[[SpeechRequest], Awaitable[Speech]]
 PASSING = (Overloaded, Unavailable, StorageUnreachable)
 """What time mends: a full queue, a replica or a cache that is restarting. It does not use up a job's runs."""
 
 PATIENCE_S = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
 """Pauses before speaking or storing is tried again within one run; five minutes in all."""
 
+MAX_STRIKES = 3
+"""Replicas that may end with one unit of a job: the second and third time it is alone there."""
+LAST_WRITES_S = 5.0
+MAX_PAUSE_S = 60.0
+"""Between two runs of one job: 2, 4, 8 ... seconds, up to this."""
+
+
+class Speak(Protocol):
+    """`speech.Speaker.speak`."""
+
+    async def __call__(self, request: SpeechRequest, progress: Progress) -> Speech: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    """See JobsSettings for what the numbers mean."""
+
+    replica_id: str
+    max_runs: int
+    execution_timeout_s: float
+    execution_per_audio: float
+
 
 class JobExecutor:
-    """Runs jobs as the replica `replica_id`; a job that failed in `max_runs` runs is failed for good."""
+    """Runs jobs as one replica; a job that failed in `max_runs` runs is failed for good."""
 
     def __init__(
         self,
+        store: ObjectStore,
         jobs: JobStore,
         speak: Speak,
-        replica_id: str,
-        max_runs: int,
+        settings: ExecutorSettings,
         counters: Counters,
         wall_clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._store = store
         self._jobs = jobs
+        self._results = Results(store, wall_clock)
         self._speak = speak
-        self._replica_id = replica_id
-        self._max_runs = max_runs
+        self._settings = settings
         self._counters = counters
         self._wall_clock = wall_clock
         self._sleep = sleep
+        self._ended_elsewhere: set[JobRef] = set()
+        self._current: dict[JobRef, int] = {}
+
+    def run_of(self, ref: JobRef) -> int | None:
+        """The number of the run that goes on here; None before it has begun, and while it is being ended."""
+        return self._current.get(ref)
+
+    def ended_elsewhere(self, ref: JobRef) -> None:
+        """The job has its outcome, or another replica runs it: the run here is cancelled next, and says nothing."""
+        self._ended_elsewhere.add(ref)
 
     async def execute(self, ref: JobRef) -> bool:
         """Run the job once. True when it has ended; False when it is still pending and may be run again.
 
-        Raises nothing but CancelledError: whatever goes wrong is logged, and the job stays pending.
+        Raises nothing but CancelledError, after it has said in the store that the run is over: whatever else goes
+        wrong is logged, and the job stays pending.
         """
         try:
             status = await asyncio.to_thread(self._jobs.status, ref)
             with logs.bind(request_id=status.request.speech.request_id, job_id=ref.job_id):
                 if status.outcome is not None:
-                    await asyncio.to_thread(self._jobs.clear_marker, ref)
+                    if await asyncio.to_thread(self._jobs.is_marked, marker_of(status.request)):
+                        await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
                     return True
-                return await self._run(status.request, status.run.run + 1 if status.run else 1)
+                return await self._run(status)
         except Exception as error:
             logs.failure("job_left_pending", error, job_id=ref.job_id)
             return False
+        finally:
+            self._ended_elsewhere.discard(ref)
+            self._current.pop(ref, None)
 
-    async def _run(self, request: JobRequest, run: int) -> bool:
+    async def _run(self, status: JobStatus) -> bool:
+        request, found = status.request, status.standing
+        if found.failed + found.lost >= self._settings.max_runs:
+            return await self._finish(request, self._jobs.ended(status, "failed", _record(_given_up(status))))
+        run = found.run + 1
+        began = await asyncio.to_thread(
+            self._jobs.begin, request, run=run, owner=self._settings.replica_id, started_at=self._wall_clock()
+        )
+        if began is None:
+            logs.event("run_is_anothers", run=run)
+            return False
+        self._current[request.ref] = run
         self._counters.retried += run > 1
-        started_at = self._wall_clock()
-        if run > self._max_runs:
-            gave_up = Unavailable(f"gave up after {self._max_runs} runs that did not end: send it again")
-            return await self._finish(self._outcome(request, run - 1, started_at, gave_up))
-        await asyncio.to_thread(self._jobs.begin, request, run=run, owner=self._replica_id, started_at=started_at)
         logs.event("job_started", run=run)
+        status = status.model_copy(update={"run": began, "standing": _begun(found, run)})
+        progress = KeptProgress(self._store, request, run, suspects := set[int]())
+        limit = asyncio.timeout(limit_s := self._limit_s(request, status))
         try:
-            speech = await self._patiently(partial(self._speak, request.speech))
-            body, sha256 = await asyncio.to_thread(_encoded, speech)
-            audio = await self._patiently(partial(self._store, request, speech, body, sha256))
-        except (InvalidRequest, NotFound, Conflict) as error:  # wrong in itself: another run cannot help
-            return await self._finish(self._outcome(request, run, started_at, error))
+            async with limit:
+                outcome = await self._speech(status, progress, suspects)
+        except asyncio.CancelledError:
+            if request.ref not in self._ended_elsewhere:
+                await asyncio.shield(self._let_go(status, progress))
+            raise
+        except (InvalidRequest, NotFound, Conflict, PoisonJob) as error:  # wrong in itself: no other run can help
+            return await self._finish(request, self._jobs.ended(status, "failed", _record(error)))
         except Exception as error:
-            if isinstance(error, StorageError) or run < self._max_runs:
-                logs.failure("run_failed", error, run=run)
-                return False
-            return await self._finish(self._outcome(request, run, started_at, error))
-        return await self._finish(self._outcome(request, run, started_at, None, speech, audio))
+            if not limit.expired():
+                return await self._failed(status, progress, error)
+            late = ExecutionTimeout(
+                f"run {run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
+                "executionTimeout or ttl in `policy`"
+            )
+            return await self._finish(request, self._jobs.ended(status, "expired", _record(late)))
+        return await self._finish(request, outcome)
+
+    def _limit_s(self, request: JobRequest, status: JobStatus) -> float:
+        """Seconds that this run may take: the client's limit, or what the planned speech allows; never past the ttl."""
+        planned = max(self._settings.execution_timeout_s, self._settings.execution_per_audio * (request.audio_s or 0.0))
+        left = self._jobs.deadline(request, status.standing) - self._wall_clock()
+        return max(0.0, min(request.execution_timeout_s or planned, left))
+
+    async def _speech(self, status: JobStatus, progress: KeptProgress, suspects: set[int]) -> JobOutcome:
+        """The outcome of a run that ends well: found among the results, or spoken."""
+        request = status.request
+        if (found := await self._patiently(partial(asyncio.to_thread, self._results.find, request))) is not None:
+            logs.event("result_found", key=found.audio.key)
+            return self._jobs.completed(status, found.audio, found.draft, found.units, found.made_by, cached=True)
+        speech = await self._patiently(partial(self._speak_once, request, progress, suspects, Counter()))
+        body, sha256 = await asyncio.to_thread(_encoded, speech)
+        audio = await self._patiently(partial(self._keep, request, speech, body, sha256))
+        return self._jobs.completed(status, audio, speech.draft, speech.units, speech.made_by)
+
+    async def _speak_once(
+        self, request: JobRequest, progress: KeptProgress, suspects: set[int], strikes: Counter[int]
+    ) -> Speech:
+        """Speak what is not spoken yet. A unit that a replica ended with is suspect; after MAX_STRIKES it is poison."""
+        try:
+            return await self._speak(request.speech, progress)
+        except ReplicaLost as error:
+            unit = -1 if error.unit_index is None else error.unit_index
+            strikes[unit] += 1
+            suspects.add(unit)
+            if strikes[unit] >= MAX_STRIKES:
+                raise PoisonJob(
+                    f"{MAX_STRIKES} replicas ended with unit {unit} of the text, twice with nothing beside it: it is "
+                    "not tried again; change the text, and tell whoever keeps the model"
+                ) from error
+            raise
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """`step`, tried again with pauses while it fails for what time mends."""
@@ -105,43 +212,83 @@ class JobExecutor:
                 await self._sleep(pause_s)
         return await step()
 
-    async def _store(self, request: JobRequest, speech: Speech, body: bytes, sha256: str) -> AudioRecord:
+    async def _keep(self, request: JobRequest, speech: Speech, body: bytes, sha256: str) -> AudioRecord:
         audio = await asyncio.to_thread(
-            self._jobs.store_audio, request, body, sha256, CONTENT_TYPES["wav"], speech.duration_s
+            self._results.store_audio, request, body, sha256, CONTENT_TYPES["wav"], speech.duration_s
         )
         logs.event("stored", key=audio.key, audio_s=round(speech.duration_s, 3), size_bytes=audio.size_bytes)
         return audio
 
-    async def _finish(self, outcome: JobOutcome) -> bool:
-        await self._patiently(lambda: asyncio.to_thread(self._jobs.finish, outcome))
-        self._counters.completed += outcome.state == "completed"
-        self._counters.failed += outcome.state == "failed"
-        logs.event("job_finished", state=outcome.state, run=outcome.run, code=outcome.error and outcome.error.code)
+    async def _finish(self, request: JobRequest, outcome: JobOutcome) -> bool:
+        """End the job. A replica that is stopped meanwhile gives this a moment: nothing is left but a few writes."""
+        self._current.pop(request.ref, None)
+        ending = asyncio.create_task(self._end(request, outcome))
+        try:
+            return await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait({ending}, timeout=LAST_WRITES_S)
+            raise
+
+    async def _end(self, request: JobRequest, outcome: JobOutcome) -> bool:
+        counts = await self._patiently(lambda: asyncio.to_thread(self._jobs.finish, outcome))
+        if counts == outcome:
+            self._counters.completed += outcome.state == "completed"
+            self._counters.failed += outcome.state in ("failed", "expired")
+            if not outcome.cached:
+                await self._patiently(lambda: asyncio.to_thread(self._results.remember, request, outcome))
+        code = counts.error.code if counts.error else None
+        logs.event("job_finished", state=counts.state, run=counts.run, code=code, own=counts == outcome)
+        await self._patiently(lambda: asyncio.to_thread(self._jobs.settle, request, counts))
         return True
 
-    def _outcome(
-        self,
-        request: JobRequest,
-        run: int,
-        started_at: float,
-        error: Exception | None,
-        speech: Speech | None = None,
-        audio: AudioRecord | None = None,
-    ) -> JobOutcome:
-        return JobOutcome(
-            tenant=request.tenant,
-            job_id=request.job_id,
-            state="failed" if error else "completed",
-            run=run,
-            started_at=started_at,
-            finished_at=self._wall_clock(),
-            model=request.speech.model,
-            draft=speech.draft if speech else False,
-            seed=request.speech.seed,
-            units=speech.units if speech else 0,
-            audio=audio,
-            error=_error_record(error) if error else None,
+    async def _failed(self, status: JobStatus, progress: KeptProgress, error: Exception) -> bool:
+        """The run is over without an outcome: another begins later, unless too many failed."""
+        assert status.run is not None
+        counts = not isinstance(error, (*PASSING, StorageError))
+        failed = status.standing.failed + counts
+        if counts and failed + status.standing.lost >= self._settings.max_runs:
+            return await self._finish(status.request, self._jobs.ended(status, "failed", _record(error)))
+        logs.failure("run_failed", error, run=status.run.run)
+        reason: RunEndReason = "failed" if counts else "waiting"
+        pause_s = min(2.0 ** (failed or 1), MAX_PAUSE_S)
+        await self._patiently(progress.flush)
+        await self._patiently(partial(self._end_run, status, reason, pause_s, error))
+        return False
+
+    async def _let_go(self, status: JobStatus, progress: KeptProgress) -> None:
+        """Stopped in mid-run: keep what is spoken, and let another replica go on at once."""
+        try:
+            await progress.flush()
+            await self._end_run(status, "released", 0.0, None)
+        except Exception as error:  # then another replica finds out by this one's heartbeat
+            logs.failure("run_not_released", error)
+
+    async def _end_run(self, status: JobStatus, reason: RunEndReason, pause_s: float, error: Exception | None) -> None:
+        assert status.run is not None
+        now = self._wall_clock()
+        end = RunEnd(
+            tenant=status.request.tenant,
+            job_id=status.request.job_id,
+            run=status.run.run,
+            reason=reason,
+            ended_at=now,
+            not_before=now + pause_s,
+            error=_record(error) if error else None,
         )
+        await asyncio.to_thread(self._jobs.end_run, end)
+
+
+def _begun(found: Standing, run: int) -> Standing:
+    """As the store would show it now."""
+    return replace(found, state="in_progress", run=run, runs=found.runs + 1, reason=None)
+
+
+def _given_up(status: JobStatus) -> ServiceError:
+    """Why there is no further run, with what the last one failed of."""
+    runs = f"gave up after {status.standing.runs} runs: {status.standing.lost} of them did not end"
+    if status.run_end is None or status.run_end.error is None:
+        return PoisonJob(f"{runs}, as if the job ended whoever ran it; send it again in parts")
+    return PoisonJob(f"{runs}; the last error was {status.run_end.error.code}: {status.run_end.error.message}")
 
 
 def _encoded(speech: Speech) -> tuple[bytes, str]:
@@ -149,6 +296,6 @@ def _encoded(speech: Speech) -> tuple[bytes, str]:
     return body, hashlib.sha256(body).hexdigest()
 
 
-def _error_record(error: Exception) -> ErrorRecord:
+def _record(error: Exception) -> ErrorRecord:
     known = error if isinstance(error, ServiceError) else ServiceError(f"{type(error).__name__}: see the log")
     return ErrorRecord(type=known.type, code=known.code, message=known.message)

@@ -10,25 +10,25 @@ synthesis, never a wrong result. Knows nothing of HTTP, Ray or models.
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Collection, Sequence, Set
 from contextvars import Context
 from dataclasses import dataclass
 
 from serve_app import keys, logs
-from serve_app.errors import JobNotFound
+from serve_app.errors import JobExpired, JobNotFound
 from serve_app.heartbeats import Counters, Heartbeats
-from serve_app.job_executor import JobExecutor, Speak
-from serve_app.jobs import JobRef, JobStore
+from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
+from serve_app.job_queue import JobQueue, chosen, fair_order
+from serve_app.job_webhooks import Webhooks
+from serve_app.jobs import Collector, JobRef, JobStatus, JobStore, Marker, marker_of
 from serve_app.storage import ObjectStore
 
 __all__ = ["JobRunner", "RunnerSettings"]
 
-SWEEP_PAGE = 100
-"""Markers that one look at a shard reads; more wait for the next look."""
-
-MAX_PAUSE_S = 60.0
-"""Between two runs of one job: 2, 4, 8 ... seconds, up to this."""
+OTHERS_TURN = 4
+"""Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,15 @@ class RunnerSettings:
     heartbeat_s: float
     dead_after_s: float
     sweep_s: float
+    watch_s: float = 1.0
+    collect_s: float = 60.0
+    execution_timeout_s: float = 600.0
+    execution_per_audio: float = 10.0
 
 
 class JobRunner:
-    """One replica's share of the jobs. `speak` turns an accepted request into speech."""
+    """One replica's share of the jobs. `speak` turns an accepted request into speech; `exclusive`: see JobStore.
+    `webhooks` sends those of jobs that ended, None: nobody does."""
 
     def __init__(
         self,
@@ -54,20 +59,33 @@ class JobRunner:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        exclusive: bool = False,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self.counters = Counters()
-        self._jobs = JobStore(store)
+        self._webhooks = webhooks
+        self._jobs = JobStore(store, exclusive=exclusive, wall_clock=wall_clock)
         self._heartbeats = Heartbeats(store, settings.replica_id, settings.dead_after_s, clock, wall_clock)
-        self._executor = JobExecutor(
-            self._jobs, speak, settings.replica_id, settings.max_runs, self.counters, wall_clock, sleep
+        limits = ExecutorSettings(
+            settings.replica_id, settings.max_runs, settings.execution_timeout_s, settings.execution_per_audio
         )
+        self._executor = JobExecutor(store, self._jobs, speak, limits, self.counters, wall_clock, sleep)
+        self._collector = Collector(store, wall_clock)
         self._settings = settings
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._queue = JobQueue(self._jobs, settings.replica_id)
         self._tasks: dict[JobRef, asyncio.Task[None]] = {}
-        self._failures: dict[JobRef, tuple[int, float]] = {}  # runs that did not end, and when the next may begin
-        self._pending: set[JobRef] = set()  # what the last sweep saw, less what has ended here since
+        self._alone: JobRef | None = None  # a job whose last run did not end: nothing runs beside it
+        self._left: dict[JobRef, float] = {}  # runs that ended here without the store knowing: when they may go on
+        self._waited: dict[JobRef, int] = {}  # sweeps that have seen this job, and did not run it
         self._told: set[JobRef] = set()  # what this replica was told of since, and had no room for
-        self._look = asyncio.Event()
+        self._own: set[JobRef] = set()  # jobs that this replica was told of, and has not begun
+        self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of
+        self._live: Set[str] = frozenset()
+        self._looked_at = -math.inf
+        self._wake = asyncio.Event()
         self._closing = False
 
     async def start(self, ref: JobRef) -> bool:
@@ -76,7 +94,7 @@ class JobRunner:
             return True
         if self._closing or not self._has_room() or self._backlog():
             self._told.add(ref)
-            self._look.set()  # the sweep takes the oldest first
+            self._wake.set()  # the oldest goes first
             return False
         self._begin(ref)
         return True
@@ -87,11 +105,14 @@ class JobRunner:
             await asyncio.shield(task)
 
     async def serve(self) -> None:
-        """Beat and sweep until cancelled. What fails is logged, and tried again at the next turn."""
+        """Beat, sweep, watch and collect until cancelled. What fails is logged, and tried again at the next turn."""
+        every = self._settings
         await asyncio.gather(
             self._logged(self._forget_old, "heartbeats_kept"),
-            self._repeat(self.beat, "heartbeat_failed", lambda: asyncio.sleep(self._settings.heartbeat_s)),
-            self._repeat(self.sweep, "sweep_failed", self._next_sweep),
+            self._repeat(self.beat, "heartbeat_failed", lambda: asyncio.sleep(every.heartbeat_s)),
+            self._repeat(self._turn, "sweep_failed", self._next_turn),
+            self._repeat(self.watch, "watch_failed", lambda: asyncio.sleep(every.watch_s)),
+            self._repeat(self.collect, "collect_failed", lambda: asyncio.sleep(every.collect_s)),
         )
 
     async def beat(self) -> None:
@@ -100,28 +121,68 @@ class JobRunner:
         await asyncio.to_thread(self._heartbeats.beat, self.counters)
 
     async def sweep(self) -> None:
-        """Look at the oldest pending jobs of every shard; start those that nobody alive is running, oldest first."""
-        refs: list[JobRef] = []
-        for shard in keys.SHARDS:
-            refs += await asyncio.to_thread(self._jobs.pending, shard, limit=SWEEP_PAGE)
-        known, self._pending = self._pending | self._told, set(refs)
-        self._told.clear()
-        self.counters.pending = len(refs)
-        for ref in sorted(refs, key=lambda ref: ref.job_id):  # ids are UUIDv7: their order is that of time
+        """Look at this replica's share of the pending jobs, start those that nobody alive is running, send webhooks."""
+        self._looked_at = self._clock()
+        self._live = await asyncio.to_thread(self._heartbeats.live)
+        await self._look(self._queue.share(len(self._live)))
+        waiting = [marker for marker in self._queue if marker.ref not in self._tasks]
+        self._waited = {marker.ref: self._waited.get(marker.ref, 0) + 1 for marker in waiting}
+        await self.fill()
+        if self._webhooks is not None:
+            await self._webhooks.sweep(self._is_mine)
+
+    async def fill(self) -> None:
+        """Start jobs while there is room, in fair order, of those that the last looks have seen."""
+        waiting = [marker for marker in self._queue if marker.ref not in self._tasks]
+        for marker in self._in_turn(waiting):
             if self._closing or not self._has_room():
                 break
-            if ref in self._tasks:
+            if marker.ref in self._tasks:  # begun meanwhile, by `start`
                 continue
             try:
-                if await self._is_free(ref, known):
-                    self._begin(ref)
+                status = await self._free(marker)
+                if status is None:
+                    continue
+                if status.standing.lost and self._tasks:
+                    break  # it runs alone: nothing more is begun until it can
+                self._begin(marker.ref, alone=status.standing.lost > 0)
             except Exception as error:  # one broken record must not keep the others waiting
-                logs.failure("job_not_readable", error, job_id=ref.job_id)
+                logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
+
+    async def _look(self, shards: Collection[str]) -> None:
+        """See anew what lies in these shards, and in those of the jobs that this replica was told of."""
+        told, self._told = self._told, set()
+        self._known = told | {marker.ref for marker in self._queue}
+        self._own |= told
+        await asyncio.to_thread(self._queue.look, {*shards, *(ref.job_id[-1] for ref in told)})
+        self._own &= {marker.ref for marker in self._queue}
+        self.counters.pending = len(self._queue)
+
+    async def watch(self) -> None:
+        """Stop what is no longer this replica's: a client cancelled it, its time is over, or another has begun it."""
+        for ref, task in list(self._tasks.items()):
+            if self._executor.run_of(ref) is None:
+                continue
+            found = await asyncio.to_thread(self._jobs.standing, ref)
+            mine = self._executor.run_of(ref)  # None by now where it is being ended here
+            if mine is not None and (found.outcome is not None or found.run > mine):
+                logs.event("run_stopped", job_id=ref.job_id, state=found.state, run=mine)
+                self._executor.ended_elsewhere(ref)
+                task.cancel()
+
+    def retire(self) -> None:
+        """Take this replica's heartbeat away: it is stopped for good. Blocks on the store."""
+        self._heartbeats.remove()
+
+    async def collect(self) -> None:
+        """Remove what is past its retention, a shard at a time, as long as there is something."""
+        for shard in keys.SHARDS:
+            await asyncio.to_thread(self._collector.collect, shard)
 
     async def close(self, drain_s: float = 0.0) -> None:
         """Take nothing more, give running jobs `drain_s` to end, then stop them.
 
-        What is stopped is taken over by another replica once this one's heartbeat has stopped.
+        What is stopped is let go in the store, with what it has spoken, so that another replica goes on at once.
         """
         self._closing = True
         tasks = list(self._tasks.values())
@@ -130,57 +191,100 @@ class JobRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._webhooks is not None:
+            await self._webhooks.close()
+
+    def audio_waiting(self) -> dict[str, float]:
+        """Planned seconds of speech: of all jobs that are not ended, as far as this replica sees; of those it runs."""
+        running = sum(marker.audio_s for marker in self._queue if marker.ref in self._tasks)
+        return {
+            "unended_audio_s": self._queue.audio_s,
+            "running_audio_s": float(max(running, len(self._tasks))),  # one may run that no sweep has seen
+        }
 
     def _has_room(self) -> bool:
-        return len(self._tasks) < self._settings.max_running_jobs
+        return self._alone is None and len(self._tasks) < self._settings.max_running_jobs
 
     def _backlog(self) -> bool:
         """Whether jobs wait that do not run here, as far as the last sweep saw."""
-        return not self._pending <= self._tasks.keys()
+        return any(marker.ref not in self._tasks for marker in self._queue)
 
-    def _begin(self, ref: JobRef) -> None:
+    def _begin(self, ref: JobRef, *, alone: bool = False) -> None:
         # An empty context: the job outlives the call that started it, and must not be cancelled or logged with it.
         self._tasks[ref] = asyncio.get_running_loop().create_task(self._run(ref), context=Context())
+        if alone:
+            self._alone = ref
 
-    async def _is_free(self, ref: JobRef, known: Set[JobRef]) -> bool:
-        """Whether this replica may take the job: nobody began it, or whoever did is dead."""
+    def _in_turn(self, waiting: Sequence[Marker]) -> list[Marker]:
+        """In fair order; those of which it is another's turn come last and now and then, so that not all begin one at
+        once, nor look at all that others run."""
+        own = self._own | self._left.keys()
+        mine = {marker.ref: marker.ref in own or self._is_mine(marker.ref) for marker in waiting}
+        considered = (each for each in waiting if mine[each.ref] or self._waited.get(each.ref, 1) % OTHERS_TURN == 0)
+        return sorted(fair_order(considered, self._tasks), key=lambda each: (each.low_priority, not mine[each.ref]))
+
+    def _is_mine(self, ref: JobRef) -> bool:
+        return chosen(ref, self._live | {self._settings.replica_id}) == self._settings.replica_id
+
+    async def _free(self, marker: Marker) -> JobStatus | None:
+        """The job, if this replica may take it: nobody began it, or whoever did is dead or let it go."""
+        ref = marker.ref
         try:
             status = await asyncio.to_thread(self._jobs.status, ref)
-        except JobNotFound as error:
-            logs.failure("marker_without_job", error, job_id=ref.job_id)
-            await asyncio.to_thread(self._jobs.clear_marker, ref)
-            return False
+        except (JobNotFound, JobExpired) as error:
+            logs.event("marker_without_job", job_id=ref.job_id, code=error.code)
+            await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
+            self._queue.discard(ref)
+            return None
         if status.outcome is not None:
-            return True  # ended, with its marker left over: taking it removes the marker
+            if marker != marker_of(status.request):  # of a twin with the same idempotency key, or of an older version
+                await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
+            if await asyncio.to_thread(self._jobs.is_marked, marker_of(status.request)):
+                return status  # ended, with its marker left over: taking it settles it
+            self._queue.discard(ref)
+            return None
         if status.run is None:
-            return ref in known  # new ones are left for a turn to the replica that was told of them
-        owner = status.run.owner
-        if owner == self._settings.replica_id:  # begun here, but not running here: it is between two runs
-            return self._clock() >= self._failures.get(ref, (0, 0.0))[1]
-        return await asyncio.to_thread(self._heartbeats.is_dead, owner)
+            return status if ref in self._known else None  # a new one is left for a turn to whoever was told of it
+        if status.run_end is not None:
+            return status if self._wall_clock() >= status.run_end.not_before else None
+        if status.run.owner == self._settings.replica_id:  # begun here, and not running here
+            return status if self._clock() >= self._left.get(ref, 0.0) else None
+        return status if self._heartbeats.is_dead(status.run.owner) else None
 
     async def _run(self, ref: JobRef) -> None:
+        ended = False
         try:
             ended = await self._executor.execute(ref)
-            if ended:
-                self._failures.pop(ref, None)
-                self._pending.discard(ref)
-            else:
-                failures = self._failures.get(ref, (0, 0.0))[0] + 1
-                self._failures[ref] = (failures, self._clock() + min(2.0**failures, MAX_PAUSE_S))
         finally:
             self._tasks.pop(ref, None)
+            if self._alone == ref:
+                self._alone = None
+            if ended:
+                self._left.pop(ref, None)
+                self._queue.discard(ref)
+            else:
+                self._left[ref] = self._clock() + self._settings.sweep_s
             if self._backlog():
-                self._look.set()
+                self._wake.set()
 
     async def _forget_old(self) -> None:
         await asyncio.to_thread(self._heartbeats.forget_old)
 
-    async def _next_sweep(self) -> None:
-        """At once when a slot came free while jobs wait; otherwise after `sweep_s`."""
+    async def _turn(self) -> None:
+        """A sweep where one is due; else what a freed slot or a word about a new job asks for."""
+        if self._clock() - self._looked_at >= self._settings.sweep_s:
+            await self.sweep()
+            return
+        if self._told:
+            await self._look(())
+        await self.fill()
+
+    async def _next_turn(self) -> None:
+        """At once when a slot came free while jobs wait, or when told of one; otherwise when a sweep is due."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._look.wait(), self._settings.sweep_s)
-        self._look.clear()
+            left_s = self._looked_at + self._settings.sweep_s - self._clock()
+            await asyncio.wait_for(self._wake.wait(), min(max(left_s, 0.0), self._settings.sweep_s))
+        self._wake.clear()
 
     async def _repeat(
         self, turn: Callable[[], Awaitable[None]], failure: str, pause: Callable[[], Awaitable[None]]

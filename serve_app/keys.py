@@ -10,17 +10,24 @@ from serve_app.domain import DEFAULT_TENANT
 __all__ = [
     "SHARDS",
     "audio",
+    "audio_reference",
     "call",
+    "expiry",
     "heartbeat",
     "job",
+    "listed",
+    "outbox",
     "pending",
     "prepared_audio",
     "prepared_prefix",
     "prepared_record",
+    "result",
+    "runtime",
     "tenant_prefix",
     "voice_audio",
     "voice_text",
     "voices_prefix",
+    "webhook_secret",
     "worker_output",
 ]
 
@@ -66,12 +73,42 @@ def job(tenant: str, job_id: str, name: str = "") -> str:
     return f"{tenant_prefix(tenant)}jobs/{job_id[-1]}/{job_id}/{name}"
 
 
-def pending(shard: str, tenant: str = "", job_id: str = "") -> str:
-    """Key of a job's pending marker, or the prefix of a shard's markers.
+def pending(shard: str, marker: str = "") -> str:
+    """Key of a marker of a job that is not ended, or the prefix of a shard's markers.
 
     Markers of all tenants lie together, the oldest first, so that a sweeper need not know the tenants.
     """
-    return f"pending/{shard}/{job_id}.{tenant}" if job_id else f"pending/{shard}/"
+    return f"pending/{shard}/{marker}"
+
+
+def listed(tenant: str, state: str, entry: str = "") -> str:
+    """Key of a job's entry in the list of a state, or the prefix of that list, the newest first."""
+    return f"{tenant_prefix(tenant)}lists/{state}/{entry}"
+
+
+def expiry(shard: str, entry: str = "") -> str:
+    """Key of what says when something is to be removed, or the prefix of a shard's, the earliest first."""
+    return f"expiry/{shard}/{entry}"
+
+
+def outbox(entry: str = "") -> str:
+    """Key of a webhook that is to be sent, or the prefix of them all."""
+    return f"webhooks/{entry}"
+
+
+def webhook_secret() -> str:
+    """Key of what webhooks are signed with, where the environment does not say it."""
+    return "webhook-secret.v1"
+
+
+def audio_reference(tenant: str, sha256: str, job_id: str = "") -> str:
+    """Key of what says that a job names this audio, or the prefix of all that do."""
+    return f"{tenant_prefix(tenant)}references/{sha256}/{job_id}"
+
+
+def result(tenant: str, digest: str) -> str:
+    """Key of what was spoken for a request of this digest."""
+    return f"{tenant_prefix(tenant)}results/{digest}.v1.json"
 
 
 def heartbeat(replica_id: str = "") -> str:
@@ -91,3 +128,8 @@ def worker_output(tenant: str, job_id: str) -> str:
 def call(tenant: str, call_id: str) -> str:
     """Key of the answer to a call that was no job (list_voices and the like), for clients that ask for it by id."""
     return f"{tenant_prefix(tenant)}calls/{call_id[-1]}/{call_id}.v1.json"
+
+
+def runtime(model: str) -> str:
+    """Key of what the replicas of `model` say that they run on: of all tenants."""
+    return f"runtimes/{model}.v1.json"

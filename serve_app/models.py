@@ -83,7 +83,7 @@ def _load_f5(model: F5Settings, weights: WeightsSource) -> Engine:
     given = model.architecture
     architecture = given if isinstance(given, str) else given.model_dump()
     return f5.F5Engine(
-        F5Weights(files.checkpoint, files.vocoder, files.vocab, architecture),
+        F5Weights(files.checkpoint, files.vocoder, files.vocab, architecture, files.sha256),
         device=model.device,
         dtype=model.dtype,
         sampling=_sampling(model),

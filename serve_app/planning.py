@@ -15,7 +15,7 @@ from serve_app.errors import UnusableVoice
 from serve_app.splitting import split
 from serve_app.text import normalise
 
-__all__ = ["PLAN_VERSION", "PREVIEW_LIMITS", "UnitLimits", "limits_for_f5", "plan", "unit_seed"]
+__all__ = ["PLAN_VERSION", "PREVIEW_LIMITS", "UnitLimits", "estimated_audio_s", "limits_for_f5", "plan", "unit_seed"]
 
 PLAN_VERSION = 1
 """Goes up whenever the units or seeds of any request change, here, in `text.py` or in `splitting.py`: audio follows."""
@@ -23,6 +23,7 @@ PLAN_VERSION = 1
 FRAMES_PER_S = 93.75
 F5_OUTPUT_AND_REFERENCE_S = 22
 F5_MAX_REFERENCE_S = 12
+BYTES_PER_S = 15
 MIN_UNIT_BYTES = 16
 """A unit has room for a word; less means that the reference text is not what the reference audio says."""
 
@@ -72,6 +73,11 @@ def unit_seed(seed: int, index: int) -> int:
     The first four bytes of sha256(f"{seed}:{index}"), big-endian, without their highest bit.
     """
     return int.from_bytes(sha256(f"{seed}:{index}".encode()).digest()[:4], "big") & 0x7FFF_FFFF
+
+
+def estimated_audio_s(text: str, speed: float) -> float:
+    """Seconds of speech that `text` about gives: 15 bytes of UTF-8 a second in most languages, at speed 1."""
+    return len(normalise(text).encode()) / BYTES_PER_S / speed
 
 
 def plan(request: SpeechRequest, limits: UnitLimits) -> tuple[Unit, ...]:

@@ -6,16 +6,16 @@ through the `Synthesizer` protocol, voices through `VoiceStatsSource`.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from serve_app import logs
 from serve_app.audio import cross_fade
-from serve_app.domain import Pcm, Speech, SpeechRequest, Synthesizer, Unit, VoiceRef, VoiceStats
+from serve_app.domain import Speech, SpeechRequest, SpokenUnit, Synthesizer, Unit, VoiceRef, VoiceStats
 from serve_app.errors import ModelNotFound
 from serve_app.planning import UnitLimits, plan
 
-__all__ = ["LimitsOf", "Speaker", "SpeakingModel", "VoiceStatsSource"]
+__all__ = ["NO_PROGRESS", "LimitsOf", "NoProgress", "Progress", "Speaker", "SpeakingModel", "VoiceStatsSource"]
 
 LimitsOf = Callable[[VoiceStats | None, float], UnitLimits]
 """From a voice's stats (None: built in) and a speed to the limits of one unit."""
@@ -43,6 +43,38 @@ class SpeakingModel:
     draft: bool
 
 
+class Progress(Protocol):
+    """What is kept of a request while it is spoken, so that it can go on in another process."""
+
+    async def planned(self, units: Sequence[Unit]) -> Mapping[int, SpokenUnit]:
+        """Told once, before any is spoken. Those that were finished before, by index: they are not spoken again."""
+        ...
+
+    async def spoken(self, unit: Unit, spoken: SpokenUnit) -> None:
+        """Told of each unit as it ends, several at once. What it raises fails the speech."""
+        ...
+
+    def is_suspect(self, unit: Unit) -> bool:
+        """Whether a replica died with this unit, so that it must be spoken alone."""
+        ...
+
+
+class NoProgress:
+    """Keeps nothing."""
+
+    async def planned(self, units: Sequence[Unit]) -> Mapping[int, SpokenUnit]:
+        return {}
+
+    async def spoken(self, unit: Unit, spoken: SpokenUnit) -> None:
+        pass
+
+    def is_suspect(self, unit: Unit) -> bool:
+        return False
+
+
+NO_PROGRESS = NoProgress()
+
+
 class Speaker:
     """Turns an accepted request into speech."""
 
@@ -50,10 +82,11 @@ class Speaker:
         self._models = models
         self._voices = voices
 
-    async def speak(self, request: SpeechRequest) -> Speech:
+    async def speak(self, request: SpeechRequest, progress: Progress = NO_PROGRESS) -> Speech:
         """All of it or an error: no unit is left out. When cancelled, units still waiting are cancelled too.
 
-        Raises InvalidText, UnusableVoice, VoiceNotFound, VoiceReplaced, Overloaded, Unavailable or EngineError.
+        `progress` is told of the plan and of each unit that ends, and of none after this has ended. Raises InvalidText,
+        UnusableVoice, VoiceNotFound, VoiceReplaced, Overloaded, Unavailable, EngineError, or what `progress` raises.
         """
         model = self._models.get(request.model)
         if model is None:
@@ -69,23 +102,39 @@ class Speaker:
             units=len(units),
             chars=len(request.text),
         )
-        waves = await _speak_units(model.synthesizer, units)
+        before = await progress.planned(units)
+        missing = [unit for unit in units if unit.index not in before]
+        now = await _speak_units(model.synthesizer, missing, progress)
+        spoken = [before[unit.index] if unit.index in before else now[unit.index] for unit in units]
         overlap_s = model.overlap_s if request.cross_fade_s is None else request.cross_fade_s
-        audio = await asyncio.to_thread(cross_fade, waves, overlap_s)
-        return Speech(audio=audio, model=request.model, seed=request.seed, draft=model.draft, units=len(units))
+        audio = await asyncio.to_thread(cross_fade, [each.audio for each in spoken], overlap_s)
+        makers = {each.made_by for each in spoken}
+        return Speech(
+            audio=audio,
+            model=request.model,
+            seed=request.seed,
+            draft=model.draft,
+            units=len(units),
+            made_by=makers.pop() if len(makers) == 1 else "",
+        )
 
 
-async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit]) -> list[Pcm]:
-    """Speak `units` with a bounded look-ahead; waves in the order of the units. The first error cancels the rest."""
+async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress: Progress) -> dict[int, SpokenUnit]:
+    """Speak `units` with a bounded look-ahead; by index. The first error cancels the rest, and waits for their end."""
     slots = asyncio.Semaphore(LOOK_AHEAD)
 
-    async def speak(unit: Unit) -> Pcm:
-        async with slots:
-            return await synthesizer.synthesize(unit)
+    async def speak(unit: Unit) -> SpokenUnit:
+        async with slots:  # until it is kept, so that a slow store holds no more than these in memory
+            asked = replace(unit, alone=True) if progress.is_suspect(unit) else unit
+            spoken = await synthesizer.synthesize(asked)
+            await progress.spoken(unit, spoken)
+            return spoken
 
     tasks = [asyncio.create_task(speak(unit)) for unit in units]
     try:
-        return list(await asyncio.gather(*tasks))
+        done = await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return {unit.index: spoken for unit, spoken in zip(units, done, strict=True)}

@@ -1,6 +1,6 @@
 """What a replica does with a unit: find its voice, have it spoken, log both. A plain class: Ray wraps it elsewhere.
 
-Unit -> voice (built in, or from the voice source) -> batcher -> engine -> Pcm
+Unit -> voice (built in, or from the voice source) -> batcher -> engine -> SpokenUnit
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from serve_app import logs
 from serve_app.batcher import Batcher
-from serve_app.domain import SAMPLE_RATE_HZ, Pcm, Unit, Voice, VoiceRef
+from serve_app.domain import SAMPLE_RATE_HZ, SpokenUnit, Unit, Voice, VoiceRef
 from serve_app.engine.protocol import Engine, EngineInput
 from serve_app.errors import DeviceLost, ModelLoadFailed, ServiceError
 from serve_app.metrics import BATCH_FRAMES, BATCH_PADDING_FRAMES, REPLICA_RUNTIME, REPLICA_RUNTIME_LABELS, Metrics
@@ -48,8 +48,14 @@ class SynthesisService:
         self._model = model
         self._batcher = batcher or Batcher(engine, clock=clock, executor=executor, on_call=self._count_frames)
         self._clock = clock
+        self._made_by = _made_by(engine)
         self._warm_up_s: float | None = None
         self._lost: DeviceLost | None = None
+
+    @property
+    def made_by(self) -> str:
+        """What speaks here, as `SpokenUnit` has it."""
+        return self._made_by
 
     def warm_up(self) -> None:
         """Run the engine once, before the replica takes requests. A failed warm-up is a failed start.
@@ -75,8 +81,8 @@ class SynthesisService:
             self._metrics.count(BATCH_FRAMES, frames, {"model": self._model})
             self._metrics.count(BATCH_PADDING_FRAMES, computed_frames - frames, {"model": self._model})
 
-    async def synthesize(self, unit: Unit) -> Pcm:
-        """Speak `unit`: (samples,) float32, mono, 24 kHz. Cancelling it takes a unit that waits out of the queue.
+    async def synthesize(self, unit: Unit) -> SpokenUnit:
+        """Speak `unit`. Cancelling it takes a unit that waits out of the queue.
 
         Logs `unit_started` when the engine begins with it, then `unit_done` or `unit_failed`; `wait_ms` runs from
         arrival to the engine, the voice's fetch included, `run_ms` from there to the answer.
@@ -110,7 +116,7 @@ class SynthesisService:
             run_ms=_ms(self._clock() - started_s),
             **fields,
         )
-        return audio
+        return SpokenUnit(audio, self._made_by)
 
     def health(self) -> dict[str, Any]:
         """Plain values for `/health`: the engine's class and runtime, warm-up in seconds (None: not yet), and the
@@ -130,6 +136,13 @@ class SynthesisService:
     async def close(self) -> None:
         """Let the running batch end; units that wait fail with Unavailable."""
         await self._batcher.close()
+
+
+def _made_by(engine: Engine) -> str:
+    runtime = engine.runtime
+    name = type(engine).__name__.removesuffix("Engine").lower()
+    kind_of_device = runtime["device"].partition(":")[0]  # cuda:1 speaks as cuda:0 does
+    return f"{name} {engine.version} {runtime['dtype']} {runtime['attention']} {kind_of_device}"
 
 
 def _ms(seconds: float) -> int:

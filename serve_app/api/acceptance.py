@@ -5,6 +5,7 @@ default) can change what a request means.
 """
 
 import asyncio
+import hashlib
 import secrets
 from dataclasses import asdict
 
@@ -13,6 +14,7 @@ from serve_app.catalog import Catalog, Model
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
 from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
 from serve_app.parameters import MAX_SEED, Defaults, Parameters
+from serve_app.runtimes import Runtimes
 from serve_app.settings import LimitSettings
 from serve_app.text import normalise
 from serve_app.voices import VoiceLibrary
@@ -23,10 +25,11 @@ __all__ = ["Acceptance"]
 class Acceptance:
     """Checks and completes requests for speech."""
 
-    def __init__(self, catalog: Catalog, library: VoiceLibrary, limits: LimitSettings) -> None:
+    def __init__(self, catalog: Catalog, library: VoiceLibrary, limits: LimitSettings, runtimes: Runtimes) -> None:
         self._catalog = catalog
         self._library = library
         self._limits = limits
+        self._runtimes = runtimes
 
     async def accept(
         self,
@@ -41,20 +44,26 @@ class Acceptance:
         request_id: str,
         job_id: str | None = None,
     ) -> SpeechRequest:
-        """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field."""
+        """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field.
+
+        A job is also told what its model runs on now; where the store does not say, that is a StorageError. Its seed,
+        where none was sent, follows from its id, so that two requests with one idempotency key are one job.
+        """
         selected, decided = self.check(text, text_field, model, parameters, job=job_id is not None)
         ref = await self._voice(tenant, voice, voice_field, selected)
+        version = None if job_id is None else await asyncio.to_thread(self.model_version, selected.name)
         accepted = SpeechRequest(
             text=text,
             model=selected.name,
             voice=ref,
             speed=decided.speed,
-            seed=secrets.randbelow(MAX_SEED + 1) if parameters.seed is None else parameters.seed,
+            seed=_drawn_seed(job_id) if parameters.seed is None else parameters.seed,
             request_id=request_id,
             tenant=tenant,
             job_id=job_id,
             sampling=decided.sampling,
             cross_fade_s=decided.cross_fade_s,
+            model_version=version,
         )
         logs.event(
             "accepted",
@@ -68,6 +77,10 @@ class Acceptance:
             **(asdict(decided.sampling) if decided.sampling else {}),
         )
         return accepted
+
+    def model_version(self, model: str) -> str | None:
+        """What speaks for the model now (`SpokenUnit.made_by`); None before its first start. Raises StorageError."""
+        return self._runtimes.made_by(model)
 
     def check(
         self, text: str, text_field: str, model: str | None, parameters: Parameters, *, job: bool
@@ -101,3 +114,9 @@ class Acceptance:
                     f"what model {model.name!r} has built in ({built_in})"
                 ) from error
         return await self._voice(tenant, alias, field, model)
+
+
+def _drawn_seed(job_id: str | None) -> int:
+    if job_id is None:
+        return secrets.randbelow(MAX_SEED + 1)
+    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()) % (MAX_SEED + 1)

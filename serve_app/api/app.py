@@ -3,14 +3,14 @@
 from fastapi import FastAPI
 
 from serve_app import __version__
-from serve_app.api import native, openai, runpod
+from serve_app.api import jobs, native, openai, runpod
 from serve_app.api.errors import add_error_handlers
 from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
 from serve_app.api.services import Services
 
 __all__ = ["create_app"]
 
-DESCRIPTION = """Text in, speech out. Speaks OpenAI's speech API and RunPod's job API.
+DESCRIPTION = """Text in, speech out. Speaks OpenAI's speech API, RunPod's job API, and a job API of its own (/v1/jobs).
 
 The `preview` model is an English draft voice and never a clone; `f5` clones the voice it is given.
 F5-TTS's code is MIT, its published weights are CC-BY-NC (no commercial use)."""
@@ -25,6 +25,7 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     app.add_middleware(RequestId, echo=echo_request_id)  # added last, so it is outermost
     add_error_handlers(app)
     app.include_router(native.router)
+    app.include_router(jobs.router)
     app.include_router(openai.router)
     app.include_router(runpod.router)
     app.include_router(runpod.router, prefix="/v2/{endpoint_id}", include_in_schema=False)

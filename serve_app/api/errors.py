@@ -83,6 +83,7 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
 def _answer(
     request: Request, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
+    message = message.encode(errors="backslashreplace").decode()  # it may quote half a character that was sent
     fields = {"type": type_, "code": code, "message": message, "request_id": request_id_of(request)}
     body: dict[str, object] = {"error": fields}
     if request.url.path.startswith(RUNPOD_PATHS) and request.url.path != "/healthz":

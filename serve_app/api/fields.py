@@ -1,10 +1,26 @@
 """Fields that the bodies of all dialects share."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.parameters import RANGES, Parameters
 
-__all__ = ["ParameterFields"]
+__all__ = ["ParameterFields", "VoiceField", "VoiceId", "name_of"]
+
+
+class VoiceId(BaseModel):
+    """OpenAI's object form of a voice."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+
+
+VoiceField = str | VoiceId | None
+
+
+def name_of(voice: VoiceField) -> str | None:
+    """The name in either form; None: the model's own voice."""
+    return voice.id if isinstance(voice, VoiceId) else voice
 
 
 def _says(name: str, what: str) -> str:

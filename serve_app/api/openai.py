@@ -10,16 +10,16 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from serve_app import logs
 from serve_app.api.errors import request_id_of
-from serve_app.api.fields import ParameterFields
+from serve_app.api.fields import ParameterFields, VoiceField, name_of
 from serve_app.api.services import PartStatus, services_of, tenant_of
+from serve_app.api.speaking import Spoken, speech_of
 from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
 from serve_app.audio import CONTENT_TYPES, encode
 from serve_app.catalog import Model
-from serve_app.domain import Speech
 from serve_app.errors import PayloadTooLarge, UnsupportedFormat
 from serve_app.parameters import Defaults
 from serve_app.preparation import Fields
@@ -32,16 +32,8 @@ router = APIRouter(tags=["OpenAI"])
 NOT_YET_DEPLOYED = PartStatus("starting")
 
 
-class VoiceId(BaseModel):
-    """OpenAI's object form of a voice."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str
-
-
 class SpeechBody(ParameterFields):
-    """Body of createSpeech; of the parameters all but `speed` are ours.
+    """Body of createSpeech; of the parameters all but `speed` are ours, and so is `cache`.
 
     Unknown fields are refused, so that none is dropped in silence.
     """
@@ -50,14 +42,15 @@ class SpeechBody(ParameterFields):
 
     input: str
     model: str | None = None
-    voice: str | VoiceId | None = None
+    voice: VoiceField = None
     instructions: str | None = None
     response_format: str = "mp3"
     stream_format: Literal["audio"] = "audio"
+    cache: bool = True
 
     @property
     def voice_name(self) -> str | None:
-        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+        return name_of(self.voice)
 
 
 @router.post("/v1/audio/speech", response_class=Response)
@@ -80,19 +73,21 @@ async def speech(request: Request, body: SpeechBody) -> Response:
         tenant=tenant_of(request),
         request_id=request_id_of(request),
     )
-    spoken = await services.speaker.speak(accepted)
-    content = await asyncio.to_thread(encode, spoken.audio, body.response_format)
-    logs.event("answered", audio_s=round(spoken.duration_s, 3), size_bytes=len(content))
+    spoken = await speech_of(request, accepted, reuse=body.cache and body.seed is not None)
+    content = await asyncio.to_thread(encode, spoken.speech.audio, body.response_format)
+    logs.event("answered", audio_s=round(spoken.speech.duration_s, 3), size_bytes=len(content))
     ignored = {"X-Ignored-Fields": "instructions"} if body.instructions else {}
-    return Response(content, media_type=CONTENT_TYPES[body.response_format], headers=_speech_headers(spoken) | ignored)
+    headers = _speech_headers(spoken) | ignored
+    return Response(content, media_type=CONTENT_TYPES[body.response_format], headers=headers, background=spoken.keep)
 
 
-def _speech_headers(spoken: Speech) -> dict[str, str]:
+def _speech_headers(spoken: Spoken) -> dict[str, str]:
     return {
-        "X-Model": spoken.model,
-        "X-Draft": str(spoken.draft).lower(),
-        "X-Seed": str(spoken.seed),
-        "X-Audio-Seconds": f"{spoken.duration_s:.3f}",
+        "X-Model": spoken.speech.model,
+        "X-Draft": str(spoken.speech.draft).lower(),
+        "X-Seed": str(spoken.speech.seed),
+        "X-Audio-Seconds": f"{spoken.speech.duration_s:.3f}",
+        "X-Cached": str(spoken.cached).lower(),
     }
 
 

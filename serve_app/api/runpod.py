@@ -1,109 +1,157 @@
-"""RunPod's job API, bare and under `/v2/{endpoint_id}`: `/run`, `/runsync`, `/status/{id}`, `/health`.
+"""RunPod's job API, bare and under `/v2/{endpoint_id}`: from `/run` to `/purge-queue`, and `/health`.
 
-Source of the wire forms: RunPod's serverless endpoint reference and its Python SDK. `input` is the old worker's
-payload (api/worker.py). `/run` answers when the job is durable; `/status` reads the store and nothing else.
+Source of the wire forms: RunPod's serverless endpoint reference and its Python SDK. `input` is the replaced worker's
+payload (`worker`). `/run` answers when the job is durable; all else reads the store and nothing else.
 """
 
 import asyncio
 import json
-import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from uuid_utils import uuid7
 
 from serve_app import keys, logs
 from serve_app.api import worker
-from serve_app.api.errors import request_id_of
+from serve_app.api.calls import answer_call, expire_call, keep_call, stored_call
+from serve_app.api.job_forms import RUNPOD_STATES, runpod_form, speech_output
+from serve_app.api.policy import JobPolicy, Object, Url, runpod_policy, ttl_s
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
-from serve_app.domain import JobState
-from serve_app.errors import InvalidRequest, JobNotFound, ObjectNotFound, Unavailable
+from serve_app.api.submitting import REPLAYED, JobOrder, Submitted, submit, url_of
+from serve_app.errors import Conflict, InvalidPolicy, JobNotFound, Unavailable
 from serve_app.job_client import job_ref
-from serve_app.jobs import JobRequest, JobStatus
+from serve_app.jobs import JobRef, JobStatus
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["RunPod"])
 
-STATES: Mapping[JobState, str] = {
-    "queued": "IN_QUEUE",
-    "in_progress": "IN_PROGRESS",
-    "completed": "COMPLETED",
-    "failed": "FAILED",
-    "cancelled": "CANCELLED",
-    "expired": "TIMED_OUT",
-}
 DEFAULT_WAIT_MS = 90_000
-NOT_SERVED = ("webhook", "policy", "s3Config")
 FRESH = timedelta(seconds=60)
+
+Ttl = Annotated[str | None, Query(description="milliseconds that the result is kept from the job's end")]
+IdempotencyKey = Annotated[str | None, Header(description="the same key and body: the same job, for a day")]
 
 
 class RunBody(BaseModel):
-    """Body of /run and /runsync."""
+    """Body of /run and /runsync. `webhook`, `policy` and `s3Config` are checked in `policy`."""
 
     model_config = ConfigDict(extra="forbid")
 
     input: dict[str, Any]
-    webhook: str | None = None
-    policy: dict[str, Any] | None = None
-    s3Config: dict[str, Any] | None = None  # noqa: N815 - RunPod's name
+    webhook: Url = None
+    policy: Object = None
+    s3Config: Object = None  # noqa: N815 - RunPod's name
 
 
 @router.post("/run")
-async def run(request: Request, body: RunBody) -> dict[str, Any]:
+async def run(
+    request: Request, response: Response, body: RunBody, ttl: Ttl = None, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
     """Accept a job; it is durable when this answers."""
-    endpoint = _received(body)
+    endpoint, policy = _received(request, body, ttl)
     if endpoint != "tts":
-        return await _keep_call(request, endpoint, body.input)
-    accepted = await _accept(request, body.input)
-    jobs = services_of(request).jobs
-    ref = await jobs.submit(accepted)
-    await jobs.start(ref)
-    return {"id": ref.job_id, "status": STATES["queued"]}
+        return await keep_call(request, endpoint, body.input, policy.retention_s)
+    job = await _submitted(request, response, body, policy, idempotency_key)
+    if not job.replayed:
+        await services_of(request).jobs.start(job.ref)
+    return _brief(job.status)
 
 
 @router.post("/runsync")
 async def runsync(
-    request: Request, body: RunBody, wait: Annotated[int, Query(ge=1000, le=300_000)] = DEFAULT_WAIT_MS
+    request: Request,
+    response: Response,
+    body: RunBody,
+    wait: Annotated[int, Query(ge=1000, le=300_000)] = DEFAULT_WAIT_MS,
+    ttl: Ttl = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Accept a job and wait up to `wait` ms for its end; after that, `/status/{id}` has it."""
-    endpoint = _received(body)
+    endpoint, policy = _received(request, body, ttl)
     if endpoint != "tts":
-        return await _call(request, str(uuid7()), endpoint, body.input)
-    accepted = await _accept(request, body.input)
+        return await answer_call(request, str(uuid7()), endpoint, body.input)
+    job = await _submitted(request, response, body, policy, idempotency_key)
     services = services_of(request)
-    ref = await services.jobs.submit(accepted)
-    status = await services.jobs.run(ref, min(wait / 1000, services.limits.max_wait_s))
-    return _answer(request, status)
+    wait_for_end = services.jobs.wait if job.replayed else services.jobs.run
+    ended = await wait_for_end(job.ref, min(wait / 1000, services.limits.max_wait_s))
+    return await _form(request, ended)
 
 
 @router.get("/status/{job_id}")
 @router.post("/status/{job_id}")
-async def status(request: Request, job_id: str) -> dict[str, Any]:
-    """The state of a job, from the store."""
-    logs.event("received", dialect="runpod", endpoint="status", job_id=job_id[:64])
-    services = services_of(request)
-    ref = job_ref(tenant_of(request), job_id)
+async def status(request: Request, job_id: str, ttl: Ttl = None) -> dict[str, Any]:
+    """The state of a job, from the store. `ttl` has the result of one that ended removed sooner."""
+    ref, shorter_s = _asked(request, "status", job_id), ttl_s(ttl)
+    found = await _job(request, ref)
+    if found is None:
+        answer = await stored_call(request, ref)
+        if shorter_s is not None:
+            await expire_call(request, ref.job_id, shorter_s)
+        return answer
+    if shorter_s is not None and found.outcome is not None:
+        await services_of(request).jobs.shorten(ref, shorter_s)
+    return await _form(request, found)
+
+
+@router.get("/stream/{job_id}")
+@router.post("/stream/{job_id}")
+async def stream(request: Request, job_id: str) -> dict[str, Any]:
+    """The output of a job in one piece, which is handed out once; its SDK asks until nothing comes any more."""
+    ref = _asked(request, "stream", job_id)
+    found = await _job(request, ref)
+    if found is None:
+        output = (await stored_call(request, ref))["output"]
+    elif found.outcome is None:
+        return {"status": RUNPOD_STATES[found.state], "stream": []}
+    elif found.state != "completed":
+        reason = found.outcome.error.message if found.outcome.error else "no reason is recorded"
+        raise Conflict(f"job {job_id} is {RUNPOD_STATES[found.state]} and has nothing to stream: {reason}")
+    else:
+        output = speech_output(found, url_of(request))
+    first = await services_of(request).jobs.hand_out(ref)
+    return {"status": RUNPOD_STATES["completed"], "stream": [{"output": output}] if first else []}
+
+
+@router.post("/cancel/{job_id}")
+async def cancel(request: Request, job_id: str) -> dict[str, Any]:
+    """End a job that is not ended; one that is keeps its end."""
+    ref = _asked(request, "cancel", job_id)
     try:
-        found = await services.jobs.status(ref)
+        return _brief(await services_of(request).jobs.cancel(ref))
     except JobNotFound:
-        return await _stored_call(request, job_id)
-    logs.event("answered_from_store", job_id=job_id, state=found.state)
-    return _answer(request, found)
+        call = await stored_call(request, ref)
+        return {"id": call["id"], "status": call["status"]}
+
+
+@router.post("/retry/{job_id}")
+async def retry(request: Request, job_id: str) -> dict[str, Any]:
+    """Queue a job that is FAILED or TIMED_OUT again, under its id."""
+    ref, jobs = _asked(request, "retry", job_id), services_of(request).jobs
+    if await _job(request, ref) is None:
+        call = await stored_call(request, ref)
+        raise Conflict(f"job {job_id} is {call['status']}: only one that is FAILED or TIMED_OUT can be retried")
+    queued = await jobs.retry(ref)
+    await jobs.start(ref)
+    return _brief(queued)
+
+
+@router.post("/purge-queue")
+async def purge_queue(request: Request) -> dict[str, Any]:
+    """Cancel all jobs that wait; what is being spoken goes on."""
+    logs.event("received", dialect="runpod", endpoint="purge-queue")
+    removed = await services_of(request).jobs.purge(tenant_of(request))
+    return {"removed": removed, "status": "completed"}
 
 
 @router.get("/health")
 async def health(request: Request) -> dict[str, Any]:
     """Counts of jobs since the Jobs replicas started, as their heartbeats say; and how each model is."""
     logs.event("received", dialect="runpod", endpoint="health")
-    store = services_of(request).store
-    page = await asyncio.to_thread(store.list, keys.heartbeat())
-    fresh = [info.key for info in page.items if datetime.now(UTC) - info.last_modified < FRESH]
-    beats = [json.loads((await asyncio.to_thread(store.get, key)).body) for key in fresh]
+    beats = await asyncio.to_thread(_beats, services_of(request))
     running = sum(beat["running"] for beat in beats)
     return {
         "jobs": {
@@ -139,95 +187,66 @@ async def _models(services: Services) -> dict[str, Any]:
     return dict(zip(names, await asyncio.gather(*map(described, names)), strict=True))
 
 
-def _received(body: RunBody) -> str:
+def _beats(services: Services) -> list[dict[str, Any]]:
+    """What the live Jobs replicas last wrote of themselves."""
+    now = datetime.now(UTC)
+    items = services.store.list(keys.heartbeat()).items
+    return [json.loads(services.store.get(info.key).body) for info in items if now - info.last_modified < FRESH]
+
+
+def _received(request: Request, body: RunBody, ttl: str | None) -> tuple[str, JobPolicy]:
+    """Which of the worker's calls it is, and what a job of it keeps to."""
     endpoint = worker.endpoint_of(body.input)
     logs.event("received", dialect="runpod", endpoint=endpoint)
     logs.shape("payload", body.input)
-    for field in NOT_SERVED:
-        if getattr(body, field) is not None:
-            raise InvalidRequest(f"{field} is not served by this version: leave it out")
-    return endpoint
+    policy = runpod_policy(body.policy, body.webhook, body.s3Config, ttl, services_of(request).job_defaults)
+    if endpoint != "tts" and policy.webhook is not None:
+        raise InvalidPolicy(f"webhook: input.endpoint {endpoint!r} is answered at once and calls none: leave it out")
+    return endpoint, policy
 
 
-async def _accept(request: Request, payload: Mapping[str, Any]) -> JobRequest:
-    body = worker.parse(worker.SpeechInput, payload)
-    job_id = str(uuid7())
-    acceptance = services_of(request).acceptance
-    if body.local_voice is not None and "://" in body.local_voice:
-        acceptance.check(body.text, "input.text", body.model, body.parameters, job=True)  # before anything is stored
-        voice: str | None = await worker.imported_voice(request, body.local_voice)
-    else:
-        voice = body.voice_name
-    speech = await acceptance.accept(
-        text=body.text,
+async def _submitted(
+    request: Request, response: Response, body: RunBody, policy: JobPolicy, key: str | None
+) -> Submitted:
+    speech = worker.parse(worker.SpeechInput, body.input)
+    by_url = speech.local_voice is not None and "://" in speech.local_voice
+    order = JobOrder(
+        text=speech.text,
         text_field="input.text",
-        model=body.model,
-        voice=voice,
+        model=speech.model,
+        voice=speech.local_voice if by_url else speech.voice_name,
         voice_field="input.local_voice",
-        parameters=body.parameters,
-        tenant=tenant_of(request),
-        request_id=request_id_of(request),
-        job_id=job_id,
-    )
-    return JobRequest(
-        tenant=speech.tenant,
-        job_id=job_id,
-        accepted_at=time.time(),
+        parameters=speech.parameters,
+        policy=policy,
         dialect="runpod",
-        speech=speech,
+        cache=speech.cache,
+        voice_urls=True,
         worker_output=True,
     )
+    job = await submit(request, order, body, key)
+    if job.replayed:
+        response.headers.update(REPLAYED)
+    return job
 
 
-def _answer(request: Request, status: JobStatus) -> dict[str, Any]:
-    answer: dict[str, Any] = {"id": status.request.job_id, "status": STATES[status.state]}
-    if status.run is not None:
-        answer["delayTime"] = _ms(status.run.started_at - status.request.accepted_at)
-    if (outcome := status.outcome) is not None:
-        answer["executionTime"] = _ms(outcome.finished_at - outcome.started_at)
-        if outcome.state == "completed":
-            answer["output"] = worker.speech_output(request, status)
-        elif outcome.error is not None:
-            request_id = status.request.speech.request_id
-            answer |= {"error": outcome.error.message, **outcome.error.model_dump(), "request_id": request_id}
-    return answer
+def _asked(request: Request, endpoint: str, job_id: str) -> JobRef:
+    logs.event("received", dialect="runpod", endpoint=endpoint, job_id=job_id[:64])
+    return job_ref(tenant_of(request), job_id)
 
 
-async def _call(request: Request, call_id: str, endpoint: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer a call that is no job."""
-    began = time.monotonic()
-    output = await worker.CALLS[endpoint](request, payload)
-    took = _ms(time.monotonic() - began)
-    return {"id": call_id, "status": STATES["completed"], "output": output, "delayTime": 0, "executionTime": took}
-
-
-async def _keep_call(request: Request, endpoint: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer with an id by which `/status` gives the output.
-
-    An upload is done now and its answer kept. What only reads is kept as the question, and answered when it is
-    asked for, so that no URL is handed out after it has expired.
-    """
-    call_id = str(uuid7())
-    answer = await _call(request, call_id, endpoint, payload)
-    kept = {"answer": answer} if endpoint == "upload" else {"endpoint": endpoint, "payload": dict(payload)}
-    record = json.dumps({"schema_version": 1, "tenant": tenant_of(request), **kept}).encode()
-    key = keys.call(tenant_of(request), call_id)
-    await asyncio.to_thread(services_of(request).store.put, key, record, content_type="application/json")
-    return {"id": call_id, "status": STATES["queued"]}
-
-
-async def _stored_call(request: Request, call_id: str) -> dict[str, Any]:
+async def _job(request: Request, ref: JobRef) -> JobStatus | None:
+    """None: no job has this id, but the answer of a call may."""
     try:
-        stored = await asyncio.to_thread(services_of(request).store.get, keys.call(tenant_of(request), call_id))
-    except ObjectNotFound as error:
-        raise JobNotFound(f"job {call_id} does not exist: check the id that /run returned") from error
-    logs.event("answered_from_store", job_id=call_id, state="completed")
-    record = json.loads(stored.body)
-    answer: dict[str, Any] = record.get("answer") or await _call(
-        request, call_id, record["endpoint"], record["payload"]
-    )
-    return answer
+        found = await services_of(request).jobs.status(ref)
+    except JobNotFound:
+        return None
+    logs.event("answered_from_store", job_id=ref.job_id, state=found.state)
+    return found
 
 
-def _ms(seconds: float) -> int:
-    return max(0, round(1000 * seconds))
+async def _form(request: Request, status: JobStatus) -> dict[str, Any]:
+    return runpod_form(status, url_of(request), await services_of(request).jobs.position(status))
+
+
+def _brief(status: JobStatus) -> dict[str, Any]:
+    return {"id": status.request.job_id, "status": RUNPOD_STATES[status.state]}

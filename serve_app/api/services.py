@@ -1,16 +1,19 @@
 """What the HTTP layer needs of the rest, in one frozen bundle. No Ray: tests fill it with in-process parts."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from fastapi import Request
 
 from serve_app.api.acceptance import Acceptance
+from serve_app.api.policy import JobPolicyDefaults
 from serve_app.catalog import Catalog
 from serve_app.domain import DEFAULT_TENANT
 from serve_app.fetching import Fetcher
 from serve_app.job_client import JobClient
+from serve_app.jobs import Results
 from serve_app.settings import LOOPBACK_NAMES, LimitSettings
 from serve_app.speech import Speaker
 from serve_app.storage import ObjectStore, UrlSigner
@@ -44,7 +47,7 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """`signer` is set where the ingress itself serves the store's files."""
+    """`signer` is set where the ingress itself serves the store's files. `wall_clock`: Unix seconds."""
 
     catalog: Catalog
     acceptance: Acceptance
@@ -55,17 +58,23 @@ class Services:
     limits: LimitSettings
     cluster: Cluster
     fetcher: Fetcher
+    results: Results
     signer: UrlSigner | None = None
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES
+    job_defaults: JobPolicyDefaults = field(default_factory=JobPolicyDefaults)
+    wall_clock: Callable[[], float] = time.time
 
     def url(self, request: Request, key: str, filename: str) -> str:
         """An absolute URL at which the holder can read the object until it expires."""
         url = self.store.url(key, expires_s=self.limits.url_expiry_s, filename=filename)
         if "://" in url:
             return url
-        base = self.public_url or str(request.base_url)
-        return f"{base.rstrip('/')}{url}"
+        return f"{self.base_url(request)}{url}"
+
+    def base_url(self, request: Request) -> str:
+        """What clients call this service, without a slash at its end."""
+        return (self.public_url or str(request.base_url)).rstrip("/")
 
 
 def services_of(request: Request) -> Services:

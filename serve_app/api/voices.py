@@ -1,10 +1,12 @@
 """How voices are told, and the fields that come with them, alike in all dialects."""
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from threading import BoundedSemaphore
@@ -12,12 +14,13 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from serve_app import keys
+from serve_app import keys, logs
 from serve_app.api.services import services_of, tenant_of
-from serve_app.errors import InvalidRequest, Overloaded
-from serve_app.voices import VoiceDetails
+from serve_app.errors import Conflict, InvalidRequest, Overloaded, VoiceNotFound
+from serve_app.preparation import Fields
+from serve_app.voices import Upload, VoiceDetails
 
-__all__ = ["parsed_labels", "parsed_language", "slowly", "voice_answer"]
+__all__ = ["imported_voice", "parsed_labels", "parsed_language", "shown_url", "slowly", "voice_answer"]
 
 T = TypeVar("T")
 
@@ -76,6 +79,30 @@ def voice_answer(request: Request, voice: VoiceDetails) -> dict[str, Any]:
         "warnings": list(report["warnings"]),
         "preview_url": services_of(request).url(request, key, f"{info.name}.wav"),
     }
+
+
+async def imported_voice(request: Request, url: str, field: str) -> str:
+    """The name of the voice that the recording behind `url` is, which is prepared when it first comes.
+
+    The name follows from the bytes: another recording behind the same URL is another voice.
+    """
+    services = services_of(request)
+    limit = services.limits.voice_bytes
+    audio = await slowly(services.fetcher.fetch, url, field=field, max_bytes=limit)
+    name = f"url-{hashlib.sha256(audio).hexdigest()[:32]}"
+    try:
+        await asyncio.to_thread(services.library.resolve, tenant_of(request), name)
+    except VoiceNotFound:
+        upload = Upload(audio, source=shown_url(url), names=Fields(field, "its text"))
+        with suppress(Conflict):  # another request with the same recording was first: the voice is there
+            await slowly(services.library.create, tenant_of(request), name, upload)
+        logs.event("stored", voice=name, size_bytes=len(audio))
+    return name
+
+
+def shown_url(url: str | None) -> str:
+    """Without the query, which may hold a signature."""
+    return url.partition("?")[0] if url else ""
 
 
 def parsed_language(value: str, field: str) -> str | None:

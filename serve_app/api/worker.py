@@ -7,9 +7,8 @@ the store and never reaches a model. An endpoint that is not in CALLS is refused
 import asyncio
 import base64
 import binascii
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from fastapi import Request
@@ -17,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app import logs
 from serve_app.api.fields import ParameterFields
+from serve_app.api.job_forms import NO_TIMINGS, speech_output
 from serve_app.api.services import services_of, tenant_of
-from serve_app.api.voices import parsed_language, slowly, voice_answer
+from serve_app.api.voices import parsed_language, shown_url, slowly, voice_answer
 from serve_app.domain import JobState
-from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge, VoiceNotFound
+from serve_app.errors import Conflict, InvalidAudio, InvalidRequest, NotFound, PayloadTooLarge
 from serve_app.job_client import job_ref
 from serve_app.jobs import JobStatus
 from serve_app.preparation import Fields
@@ -28,7 +28,7 @@ from serve_app.voices import Upload, from_file_name
 
 M = TypeVar("M", bound=BaseModel)
 
-__all__ = ["CALLS", "SpeechInput", "endpoint_of", "imported_voice", "parse", "speech_output"]
+__all__ = ["CALLS", "SpeechInput", "endpoint_of", "parse"]
 
 WORKER_STATES: Mapping[JobState, str] = {
     "queued": "QUEUED",
@@ -38,7 +38,6 @@ WORKER_STATES: Mapping[JobState, str] = {
     "cancelled": "ERROR",
     "expired": "ERROR",
 }
-NO_TIMINGS = "word timings are not served by this version: timing_files and word_timings are empty"
 
 
 class Input(BaseModel):
@@ -50,7 +49,7 @@ class Input(BaseModel):
 
 
 class SpeechInput(Input, ParameterFields):
-    """Speech in both forms of the old worker; `model` is ours, and of the parameters all but `speed` and `seed`."""
+    """Speech in both forms of the old worker. Ours: `model`, `cache`, and the parameters but `speed` and `seed`."""
 
     text: str
     local_voice: str | None = None
@@ -58,10 +57,11 @@ class SpeechInput(Input, ParameterFields):
     timing_format: Literal["srt", "vtt", "csv", "json", "ass"] = "srt"
     timing_method: str | None = None
     model: str | None = None
+    cache: bool = True
 
     @property
     def voice_name(self) -> str | None:
-        """`local_voice` as a voice's name: the old worker took a file name, or a URL, see `imported_voice`."""
+        """`local_voice` as a voice's name: the old worker took a file name, or a URL, see `voices.imported_voice`."""
         return None if self.local_voice is None else from_file_name(self.local_voice)
 
 
@@ -111,29 +111,6 @@ def parse(model: type[M], payload: Mapping[str, Any]) -> M:
         raise InvalidRequest(problems) from error
 
 
-def speech_output(request: Request, status: JobStatus) -> dict[str, Any]:
-    """What a completed job answers: the second form's fields, with the `job_id` that the first form polls."""
-    outcome = status.outcome
-    assert outcome is not None
-    assert outcome.audio is not None
-    return {
-        "audio_url": services_of(request).url(request, outcome.audio.key, f"{outcome.job_id}.wav"),
-        "duration": round(outcome.audio.duration_s, 3),
-        "text": status.request.speech.text,
-        "status": "completed",
-        "job_id": outcome.job_id,
-        "seed": outcome.seed,
-        "timing_files": {},
-        "timing_format": None,
-        "timing_method": None,
-        "word_count": len(status.request.speech.text.split()),
-        "timing_confidence": None,
-        "model": outcome.model,
-        "draft": outcome.draft,
-        "warnings": [NO_TIMINGS],
-    }
-
-
 async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
     body = parse(UploadInput, payload)
     name, services = from_file_name(body.voice_name), services_of(request)
@@ -143,7 +120,7 @@ async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any
         raise InvalidRequest("input.voice_file is missing: send the reference audio as base64, or its voice_file_url")
     text = await _bytes(request, "text_file", body.text_file, body.text_file_url, services.limits.text_chars)
     names = Fields("input.voice_file", "input.text_file")
-    upload = Upload(audio, _utf8(text or b""), language, source=_shown(body.voice_file_url) or "upload", names=names)
+    upload = Upload(audio, _utf8(text or b""), language, source=shown_url(body.voice_file_url) or "upload", names=names)
     voice = await slowly(services.library.create, tenant_of(request), name, upload)
     logs.event("stored", voice=name, size_bytes=voice.info.size_bytes)
     return {"status": "success", "voice_name": name, "voice": voice_answer(request, voice)}
@@ -159,28 +136,8 @@ async def _bytes(request: Request, field: str, value: str | None, url: str | Non
     return _decode_base64(field, value, limit) if value else None
 
 
-async def imported_voice(request: Request, url: str) -> str:
-    """The name of the voice that the recording behind `url` is, which is prepared when it first comes.
-
-    The name follows from the bytes: another recording behind the same URL is another voice.
-    """
-    services, field = services_of(request), "input.local_voice"
-    limit = services.limits.voice_bytes
-    audio = await slowly(services.fetcher.fetch, url, field=field, max_bytes=limit)
-    name = f"url-{hashlib.sha256(audio).hexdigest()[:32]}"
-    try:
-        await asyncio.to_thread(services.library.resolve, tenant_of(request), name)
-    except VoiceNotFound:
-        upload = Upload(audio, source=_shown(url), names=Fields(field, "its text"))
-        with suppress(Conflict):  # another request with the same recording was first: the voice is there
-            await slowly(services.library.create, tenant_of(request), name, upload)
-        logs.event("stored", voice=name, size_bytes=len(audio))
-    return name
-
-
-def _shown(url: str | None) -> str:
-    """Without the query, which may hold a signature."""
-    return url.partition("?")[0] if url else ""
+def _output(request: Request, status: JobStatus) -> dict[str, Any]:
+    return speech_output(status, partial(services_of(request).url, request))
 
 
 async def _status(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +147,7 @@ async def _status(request: Request, payload: Mapping[str, Any]) -> dict[str, Any
 
 async def _result(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
     status = await _completed(request, parse(JobInput, payload).job_id)
-    return speech_output(request, status) | {"word_timings": []}
+    return _output(request, status) | {"word_timings": []}
 
 
 async def _download(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +155,7 @@ async def _download(request: Request, payload: Mapping[str, Any]) -> dict[str, A
     status = await _completed(request, body.job_id)
     if body.type == "timing":
         raise NotFound(f"input.type: job {body.job_id} has no timing file: {NO_TIMINGS}")
-    output = speech_output(request, status)
+    output = _output(request, status)
     return {
         "audio_url": output["audio_url"],
         "content_type": "audio/wav",

@@ -1,7 +1,7 @@
 """Waveforms: files to samples and back, joining, stretching and pitch. Knows no model, no store and no HTTP."""
 
 from serve_app.audio.decoding import decode, decode_counting_clipped
-from serve_app.audio.encoding import CONTENT_TYPES, AudioFormat, encode
+from serve_app.audio.encoding import CONTENT_TYPES, AudioFormat, encode, read_wav
 from serve_app.audio.pitch import median_pitch_hz
 from serve_app.audio.psola import shift_pitch
 from serve_app.audio.reference import decode_reference, encode_reference
@@ -17,6 +17,7 @@ __all__ = [
     "encode",
     "encode_reference",
     "median_pitch_hz",
+    "read_wav",
     "shift_pitch",
     "time_stretch",
 ]

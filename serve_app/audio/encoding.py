@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 from serve_app.errors import UnsupportedFormat
 
-__all__ = ["CONTENT_TYPES", "AudioFormat", "encode", "to_int16"]
+__all__ = ["CONTENT_TYPES", "AudioFormat", "encode", "read_wav", "to_int16"]
 
 AudioFormat = Literal["wav", "mp3", "pcm"]
 
@@ -60,6 +60,13 @@ def to_int16(audio: Pcm) -> NDArray[np.int16]:
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinity: the engine that made it is at fault")
     return np.rint(np.clip(audio, -1.0, 1.0) * FULL_SCALE).astype("<i2")
+
+
+def read_wav(data: bytes) -> Pcm:
+    """The waveform of a WAV that `encode` wrote; encoded again it gives the same samples, in every format."""
+    with wave.open(io.BytesIO(data)) as reader:
+        samples = np.frombuffer(reader.readframes(reader.getnframes()), "<i2")
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def _wav(samples: NDArray[np.int16]) -> bytes:

@@ -16,6 +16,7 @@ from ray.serve.schema import (  # type: ignore[attr-defined]  # Ray has these he
 from serve_app import logs
 from serve_app.api import Services, create_app
 from serve_app.api.acceptance import Acceptance
+from serve_app.api.policy import JobPolicyDefaults
 from serve_app.api.services import PartStatus
 from serve_app.catalog import Catalog
 from serve_app.deployments.explain import explain
@@ -24,7 +25,9 @@ from serve_app.deployments.jobs import speaker_for
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.fetching import UrlFetcher
 from serve_app.job_client import JobClient
+from serve_app.jobs import Results
 from serve_app.models import describe
+from serve_app.runtimes import Runtimes
 from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.storage import ObjectStore, UrlSigner
 from serve_app.voices import VoiceLibrary
@@ -44,6 +47,7 @@ class Ingress:
         voices: VoiceCacheArgs,
         synthesizers: Mapping[str, DeploymentHandle[Any]],
         jobs: DeploymentHandle[Any],
+        exclusive: bool,
     ) -> None:
         logs.configure(args.log_level)
         catalog = catalog_of(args, models)
@@ -51,10 +55,10 @@ class Ingress:
         library = VoiceLibrary(store, voices.preparer, reserved=built_in)
         self._services = Services(
             catalog=catalog,
-            acceptance=Acceptance(catalog, library, args.limits),
+            acceptance=Acceptance(catalog, library, args.limits, Runtimes(store)),
             speaker=speaker_for(models, store, voices, synthesizers),
             library=library,
-            jobs=JobClient(store, JobsHandle(jobs)),
+            jobs=JobClient(store, JobsHandle(jobs), exclusive=exclusive, idempotency_s=args.jobs.idempotency_s),
             store=store,
             limits=args.limits,
             cluster=ServeCluster(
@@ -62,9 +66,11 @@ class Ingress:
                 {m.name: SynthesizerHandle(synthesizers[m.name], m.name, m.retry_after_s) for m in models},
             ),
             fetcher=UrlFetcher(args.url_timeout_s, args.url_addresses),
+            results=Results(store),
             signer=signer,
             public_url=args.public_url,
             allowed_hosts=args.allowed_hosts,
+            job_defaults=JobPolicyDefaults(args.jobs.ttl_s, args.jobs.retention_s),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

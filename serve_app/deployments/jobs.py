@@ -2,20 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve_app import logs
+from serve_app.api.job_forms import job_form
 from serve_app.deployments.handles import SynthesizerHandle
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.jobs import JobRef
+from serve_app.job_webhooks import Webhooks, WebhookSettings
+from serve_app.jobs import JobRef, JobStatus, JobStore
 from serve_app.models import speaking
 from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.speech import Speaker
 from serve_app.storage import ObjectStore
+from serve_app.webhooks import WebhookSender
 
 __all__ = ["Jobs", "speaker_for"]
 
@@ -34,6 +38,8 @@ class Jobs:
         store: ObjectStore,
         voices: VoiceCacheArgs,
         synthesizers: Mapping[str, DeploymentHandle[Any]],
+        exclusive: bool,
+        sender: WebhookSender,
     ) -> None:
         logs.configure(args.log_level)
         self._drain_s = max(0.0, args.jobs.graceful_shutdown_timeout_s - STOP_MARGIN_S)
@@ -44,8 +50,20 @@ class Jobs:
             heartbeat_s=args.jobs.heartbeat_s,
             dead_after_s=args.jobs.dead_after_s,
             sweep_s=args.jobs.sweep_s,
+            watch_s=args.jobs.watch_s,
+            collect_s=args.jobs.collect_s,
+            execution_timeout_s=args.jobs.execution_timeout_s,
+            execution_per_audio=args.jobs.execution_per_audio,
         )
-        self._runner = JobRunner(store, speaker_for(models, store, voices, synthesizers).speak, settings)
+        speaker = speaker_for(models, store, voices, synthesizers)
+        webhooks = Webhooks(
+            store,
+            JobStore(store, exclusive=exclusive),
+            sender,
+            partial(_body_of, store, args.limits.url_expiry_s),
+            WebhookSettings(args.jobs.webhook_attempts, args.jobs.webhook_pause_s),
+        )
+        self._runner = JobRunner(store, speaker.speak, settings, exclusive=exclusive, webhooks=webhooks)
         self._background = asyncio.create_task(self._runner.serve())
 
     async def start(self, ref: JobRef) -> None:
@@ -57,6 +75,10 @@ class Jobs:
         await self._runner.start(ref)
         await self._runner.wait(ref)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What QueuedAudioPolicy counts; Serve asks for it every few seconds."""
+        return self._runner.audio_waiting()
+
     async def check_health(self) -> None:
         """A replica whose heartbeat has stopped must not live on."""
         if self._background.done():
@@ -65,6 +87,17 @@ class Jobs:
     async def __del__(self) -> None:
         await self._runner.close(self._drain_s)  # the heartbeat goes on until the last job has ended
         self._background.cancel()
+        await asyncio.to_thread(self._runner.retire)
+
+
+def _body_of(store: ObjectStore, url_expiry_s: int, status: JobStatus) -> Mapping[str, Any]:
+    """What /status would answer, with URLs that begin as the client's did."""
+
+    def url(key: str, filename: str) -> str:
+        made = store.url(key, expires_s=url_expiry_s, filename=filename)
+        return made if "://" in made else f"{(status.request.base_url or '').rstrip('/')}{made}"
+
+    return job_form(status, url)
 
 
 def speaker_for(

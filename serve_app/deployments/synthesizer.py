@@ -11,9 +11,10 @@ from env_setup.guard import pip_guard
 from serve_app import logs
 from serve_app.deployments.metrics import RayMetrics
 from serve_app.deployments.voice_cache import VoiceCacheArgs
-from serve_app.domain import Pcm, Unit
+from serve_app.domain import SpokenUnit, Unit
 from serve_app.errors import ModelLoadFailed
 from serve_app.models import load_engine
+from serve_app.runtimes import Runtimes
 from serve_app.settings import ModelSettings, NodeSettings
 from serve_app.storage import ObjectStore, S3Store
 from serve_app.synthesis import SynthesisService
@@ -23,7 +24,8 @@ __all__ = ["RefusedSynthesizer", "Synthesizer"]
 
 
 class Synthesizer:
-    """Loads and warms its model in the constructor: a model that cannot load is a deployment that fails."""
+    """Loads and warms its model in the constructor, and publishes what it runs on: a model that cannot load, or a store
+    that cannot be written, is a deployment that fails."""
 
     def __init__(self, model: ModelSettings, store: ObjectStore, voices: VoiceCacheArgs, log_level: str) -> None:
         logs.configure(log_level)
@@ -39,9 +41,10 @@ class Synthesizer:
             engine, voices.client(store), model.name, metrics=RayMetrics(), executor=self._thread
         )
         self._service.warm_up()
-        logs.event("replica_ready", model=model.name, **engine.runtime)
+        Runtimes(store).publish(model.name, self._service.made_by)
+        logs.event("replica_ready", model=model.name, made_by=self._service.made_by, **engine.runtime)
 
-    async def synthesize(self, unit: Unit) -> Pcm:
+    async def synthesize(self, unit: Unit) -> SpokenUnit:
         """Speak one unit; many at once are batched."""
         return await self._service.synthesize(unit)
 

@@ -110,6 +110,11 @@ class F5Engine:
             "batching": self._execution.batching,
         }
 
+    @property
+    def version(self) -> str:
+        """16 hex digits of what is in its files."""
+        return self._model.version
+
     def frames(self, item: EngineInput) -> int:
         """Mel frames of reference and speech together. Raises InvalidText or UnusableVoice."""
         return self._plan(item).frames

@@ -36,10 +36,12 @@ class FakeEngine:
         limits: BatchLimits | None = None,
         fail_on: Collection[str] = (),
         gate: threading.Event | None = None,
+        version: str = "1",
     ) -> None:
         self._limits = limits or BatchLimits(max_units=8, max_frames=30_000)
         self._fail_on = frozenset(fail_on)
         self._gate = gate
+        self._version = version
         self.calls: list[tuple[str, ...]] = []
         self.started = threading.Semaphore(0)
         self.warm = False
@@ -51,6 +53,10 @@ class FakeEngine:
     @property
     def runtime(self) -> Mapping[str, str]:
         return {"device": "cpu", "dtype": "float32", "attention": "none", "attention_reason": "a tone needs none"}
+
+    @property
+    def version(self) -> str:
+        return self._version
 
     def frames(self, item: EngineInput) -> int:
         """Frames of the tone, and of the reference audio where there is one."""

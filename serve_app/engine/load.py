@@ -6,11 +6,13 @@ The modules are upstream's. A file that is missing, or does not fit the others, 
 names it. Knows nothing of where the files came from.
 """
 
+import hashlib
 import importlib
+import json
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from env_setup.wheels import sha256_of
 from serve_app.engine.architecture import PRESETS, Architecture, sizes
 from serve_app.engine.attention import attention
 from serve_app.engine.checkpoints import existing, read_checkpoint, read_pinned_vocos, read_safetensors
@@ -31,6 +34,7 @@ __all__ = ["F5Model", "F5Weights", "import_f5_tts", "load_dit", "load_f5", "load
 TRAINER = "f5_tts.model.trainer"
 HOP_SAMPLES = 256
 N_MELS = 100
+SAFE_VOCODER = "model.safetensors"
 ROTARY = "rotary_embed.inv_freq"
 VOCAB_REMEDY = "give models[].vocab and models[].architecture as the checkpoint was trained with"
 
@@ -41,12 +45,14 @@ class F5Weights:
 
     `checkpoint`: `.safetensors`. `vocoder`: directory with config.yaml and model.safetensors, or the published
     pytorch_model.bin. `vocab`: None for the one in the f5-tts wheel (2545 entries). `architecture`: see `sizes`.
+    `sha256`: of those files whose digest is known, so that they need not be read for it.
     """
 
     checkpoint: Path
     vocoder: Path
     vocab: Path | None = None
     architecture: Architecture = "v1_base"
+    sha256: Mapping[Path, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class F5Model:
 
     `mel`: waveforms (batch, samples) to mels (batch, n_mels, frames), on the CPU. `decode`: mels to
     waveforms, on the device. `tokenize`: texts to lists of tokens, `vocab`: a token to its id. Mel and
-    vocoder are in float32.
+    vocoder are in float32. `version`: see `content_version`.
     """
 
     transformer: Transformer
@@ -63,6 +69,7 @@ class F5Model:
     decode: Callable[[Tensor], Tensor]
     tokenize: Callable[[list[str]], list[list[str]]]
     vocab: Mapping[str, int]
+    version: str
 
 
 def load_f5(weights: F5Weights, device: torch.device, dtype: torch.dtype, path: AttentionPath) -> F5Model:
@@ -77,7 +84,20 @@ def load_f5(weights: F5Weights, device: torch.device, dtype: torch.dtype, path: 
     for module in (vocoder, dit.text_embed):
         pack_linears(module)
     # MelSpec with upstream's defaults, which all of its presets share: 24 kHz, 100 mels, a hop of 256.
-    return F5Model(transformer, MelSpec(), vocoder.decode, convert_char_to_pinyin, vocab)
+    version = content_version(weights)
+    return F5Model(transformer, MelSpec(), vocoder.decode, convert_char_to_pinyin, vocab, version)
+
+
+def content_version(weights: F5Weights) -> str:
+    """16 hex digits that change with the content of any file and with the architecture, and not with where files lie.
+
+    Reads the files whose sha256 is not known: a second for each gigabyte.
+    """
+    config, vocoder = _vocoder_files(weights.vocoder)
+    used = {"checkpoint": weights.checkpoint, "config": config, "vocoder": vocoder, "vocab": _vocab_path(weights)}
+    digests = {role: weights.sha256.get(path) or sha256_of(path) for role, path in used.items()}
+    told = json.dumps([digests, sizes(weights.architecture)], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def load_vocab(weights: F5Weights) -> Mapping[str, int]:
@@ -186,16 +206,22 @@ def _shape(shapes: Mapping[str, torch.Size], name: str) -> str:
     return str(tuple(shapes[name])) if name in shapes else "absent"
 
 
-def _load_vocoder(directory: Path) -> Any:
-    """Vocos in float32, as upstream's `load_vocoder` has it."""
-    from vocos import Vocos
-
-    config, weights, pinned = (directory / name for name in ("config.yaml", "model.safetensors", "pytorch_model.bin"))
+def _vocoder_files(directory: Path) -> tuple[Path, Path]:
+    """Its configuration and its weights. Raises ModelLoadFailed."""
+    config, weights, pinned = (directory / name for name in ("config.yaml", SAFE_VOCODER, "pytorch_model.bin"))
     if not config.is_file() or not (weights.is_file() or pinned.is_file()):
         raise ModelLoadFailed(
             f"models[].vocoder is {str(directory)!r}, which is not a directory with config.yaml and one of "
             f"{weights.name}, {pinned.name}: put charactr/vocos-mel-24khz there"
         )
+    return config, weights if weights.is_file() else pinned
+
+
+def _load_vocoder(directory: Path) -> Any:
+    """Vocos in float32, as upstream's `load_vocoder` has it."""
+    from vocos import Vocos
+
+    config, path = _vocoder_files(directory)
     try:
         vocoder = Vocos.from_hparams(str(config))
         if vocoder.head.istft.hop_length != HOP_SAMPLES:
@@ -205,6 +231,6 @@ def _load_vocoder(directory: Path) -> Any:
             f"models[].vocoder: {config} does not describe a Vocos with an ISTFTHead and a hop of {HOP_SAMPLES} "
             f"({type(error).__name__}: {error}): use the config.yaml of charactr/vocos-mel-24khz"
         ) from error
-    path, read = (weights, read_safetensors) if weights.is_file() else (pinned, read_pinned_vocos)
+    read = read_safetensors if path.name == SAFE_VOCODER else read_pinned_vocos
     _fill(vocoder, read(path), path, str(config), "give both files from one source")
     return vocoder.eval().requires_grad_(False).float()

@@ -8,6 +8,7 @@ Knows nothing of HTTP, Ray, stores or settings.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from importlib.metadata import version
 from threading import Lock
 
 import numpy as np
@@ -76,6 +77,11 @@ class PreviewEngine:
     def runtime(self) -> Mapping[str, str]:
         reason = "hibari's model has one path, onnxruntime's"
         return {"device": "cpu", "dtype": "float32", "attention": "onnxruntime", "attention_reason": reason}
+
+    @property
+    def version(self) -> str:
+        """Of hibari's wheel, which has the weights in it."""
+        return f"hibari-tts-{version('hibari-tts')}"
 
     def frames(self, item: EngineInput) -> int:
         """Estimate of the output in mel frames (93.75 a second): 15.5 characters a second and 0.2 s.

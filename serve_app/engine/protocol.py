@@ -43,6 +43,11 @@ class Engine(Protocol):
         """What the model runs on: `device`, `dtype`, `attention`, `attention_reason`, and what else there is to say."""
         ...
 
+    @property
+    def version(self) -> str:
+        """Which model it is, without spaces: another one wherever the model would speak otherwise."""
+        ...
+
     def frames(self, item: EngineInput) -> int:
         """Mel frames (93.75 a second) that `item` will occupy in a batch, its reference included.
 

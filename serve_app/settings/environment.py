@@ -9,7 +9,7 @@ from env_setup.layout import weights_dir
 from serve_app.errors import ConfigError
 from serve_app.settings.scale import Strict
 
-__all__ = ["NodeSettings", "StoreSettings"]
+__all__ = ["NodeSettings", "StoreSettings", "WebhookSecret"]
 
 
 class StoreSettings(Strict):
@@ -64,6 +64,18 @@ class NodeSettings(Strict):
             hub_endpoint=endpoint.rstrip("/") or "https://huggingface.co",
             hub_token=SecretStr(token) if token else None,
         )
+
+
+class WebhookSecret(Strict):
+    """What webhooks are signed with; None: a secret that is made at the first start and kept in the store."""
+
+    secret: SecretStr | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "WebhookSecret":
+        """Read WEBHOOK_SECRET. An empty variable counts as unset."""
+        text = environ.get("WEBHOOK_SECRET", "").strip()
+        return cls(secret=SecretStr(text) if text else None)
 
 
 ENVIRONMENT = (

@@ -50,15 +50,31 @@ class IngressSettings(ScaleSettings):
 
 
 class JobsSettings(ScaleSettings):
-    """Jobs replicas: how many jobs one runs at once, and how a dead one is noticed."""
+    """Jobs replicas: how many jobs one runs at once, and how a dead one is noticed.
+
+    Their number follows `target_audio_s`; `autoscaling.target_ongoing_requests` decides nothing.
+    """
 
     max_ongoing_requests: int = Field(400, ge=1)
     max_queued_requests: int = Field(400, ge=-1)
+    target_audio_s: float = Field(600.0, gt=0, description="seconds of waiting and running speech for each replica")
     max_running_jobs: int = Field(2, ge=1)
     max_runs: int = Field(3, ge=1, description="runs of one job before it is failed for good")
     heartbeat_s: float = Field(2.0, gt=0)
     dead_after_s: float = Field(10.0, gt=0, description="a replica whose heartbeat did not change for so long is dead")
     sweep_s: float = Field(3.0, gt=0)
+    watch_s: float = Field(1.0, gt=0, description="how soon a run stops that a client has cancelled")
+    collect_s: float = Field(60.0, gt=0, description="how often results past their retention are looked for")
+    execution_timeout_s: float = Field(600.0, gt=0, description="of one run, where the client sets no limit")
+    execution_per_audio: float = Field(
+        10.0, gt=0, description="seconds of one run for each planned second of speech, where that is more"
+    )
+    ttl_s: float = Field(86_400.0, gt=0, description="from acceptance to the end, where the client sets none")
+    retention_s: float = Field(7 * 86_400.0, gt=0, description="of a result, where the client sets none")
+    idempotency_s: float = Field(86_400.0, ge=60, description="how long an Idempotency-Key is remembered")
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60)
+    webhook_attempts: int = Field(3, ge=1, le=20)
+    webhook_pause_s: float = Field(10.0, gt=0, description="between two attempts")
 
     @model_validator(mode="after")
     def _beats_before_death(self) -> "JobsSettings":

@@ -69,26 +69,28 @@ class Planner:
     def plan(self, sources: F5Sources) -> Plan:
         """Raises ModelLoadFailed for what cannot be meant or is not there; fetches nothing."""
         wanted: list[Wanted] = []
-        vocab = self._file("vocab", sources.vocab, wanted) if sources.vocab is not None else None
-        vocoder = self._vocoder(sources.vocoder, wanted)
+        own: dict[Path, str] = {}  # sha256 of the user's own files, where it was asked for
+        vocab = self._file("vocab", sources.vocab, wanted, own) if sources.vocab is not None else None
+        vocoder = self._vocoder(sources.vocoder, wanted, own)
         if sources.checkpoint is None:
             checkpoint = self._of_hub(self._pinned.checkpoint, wanted)
         else:
-            checkpoint = self._file("source", sources.checkpoint, wanted)
-        return Plan(F5Files(checkpoint, vocoder, vocab), tuple(wanted))
+            checkpoint = self._file("source", sources.checkpoint, wanted, own)
+        known = own | {each.target: each.sha256 for each in wanted if each.sha256 is not None}
+        return Plan(F5Files(checkpoint, vocoder, vocab, known), tuple(wanted))
 
-    def _file(self, field: str, text: str, wanted: list[Wanted]) -> Path:
+    def _file(self, field: str, text: str, wanted: list[Wanted], own: dict[Path, str]) -> Path:
         source = parse_file(field, text, self._pinned)
         if isinstance(source, LocalFile):
-            return _local_file(field, source)
+            return _local_file(field, source, own)
         if isinstance(source, HubFile):
             return self._of_hub(source, wanted)
         return self._of_bucket(field, (source,), wanted) / source.name
 
-    def _vocoder(self, text: str | None, wanted: list[Wanted]) -> Path:
+    def _vocoder(self, text: str | None, wanted: list[Wanted], own: dict[Path, str]) -> Path:
         source = self._pinned.vocoder if text is None else parse_vocoder(text, self._pinned)
         if isinstance(source, LocalFile):
-            return self._local_vocoder(source)
+            return self._local_vocoder(source, own)
         config, weights = source
         if isinstance(config, HubFile) and isinstance(weights, HubFile):
             self._of_hub(config, wanted)
@@ -121,7 +123,7 @@ class Planner:
             raise ModelLoadFailed(f"models[].{field} is {remote.label}: {error.message}") from error
         return Wanted(file, Path(file.name), found.sha256, found.size_bytes, remote)
 
-    def _local_vocoder(self, folder: LocalFile) -> Path:
+    def _local_vocoder(self, folder: LocalFile, own: dict[Path, str]) -> Path:
         """Checks the pinned pytorch_model.bin before anything opens it: unpickling runs what the file says."""
         pinned = self._pinned.vocoder[1]
         path = folder.path
@@ -134,7 +136,7 @@ class Planner:
                 f"models[].vocoder is {str(path)!r}, which is not a directory on this node with {CONFIG} and "
                 f"{SAFETENSORS} (or the {pinned.path} of {pinned.repository}): put both there"
             )
-        if sha256 is not None and (found := sha256_of(weights)) != sha256:
+        if sha256 is not None and (found := own.setdefault(weights, sha256_of(weights))) != sha256:
             raise ModelLoadFailed(
                 f"models[].vocoder: {weights} has the sha256 {found}, but only {sha256} is opened: use the file of "
                 f"{pinned.repository}@{pinned.revision}, or save the weights as {SAFETENSORS}"
@@ -142,7 +144,7 @@ class Planner:
         return path
 
 
-def _local_file(field: str, file: LocalFile) -> Path:
+def _local_file(field: str, file: LocalFile, own: dict[Path, str]) -> Path:
     path = str(file.path)
     if not file.path.is_file():
         raise ModelLoadFailed(f"models[].{field} is {path!r}, and there is no such file on this node: correct the path")
@@ -152,7 +154,7 @@ def _local_file(field: str, file: LocalFile) -> Path:
         raise ModelLoadFailed(
             f"models[].{field} is {path!r}, which is empty, cut short or not in its format: copy it anew"
         )
-    if file.sha256 is not None and (found := sha256_of(file.path)) != file.sha256:
+    if file.sha256 is not None and (found := own.setdefault(file.path, sha256_of(file.path))) != file.sha256:
         raise ModelLoadFailed(
             f"models[].{field} is {path!r}, which has the sha256 {found}, not {file.sha256}: correct the file or the "
             "sha256"

@@ -9,7 +9,8 @@ reads no file.
 """
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from env_setup.pins import F5_CHECKPOINT, VOCOS_CONFIG, VOCOS_WEIGHTS, HubFile
@@ -54,11 +55,15 @@ class F5Sources:
 
 @dataclass(frozen=True, slots=True)
 class F5Files:
-    """Where the files of one model lie on this node. `vocab` None: the one in the f5-tts wheel is meant."""
+    """Where the files of one model lie on this node. `vocab` None: the one in the f5-tts wheel is meant.
+
+    `sha256`: of those whose digest was checked when they came, or was said by their pin.
+    """
 
     checkpoint: Path
     vocoder: Path  # a directory with config.yaml and model.safetensors, or the pinned pytorch_model.bin
     vocab: Path | None = None
+    sha256: Mapping[Path, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ def test_f5_speaks_with_an_uploaded_voice_beside_preview(service: RunningService
         files={"audio_sample": ("anna.wav", reference)},
     )
     assert created.status_code == 201, created.text
-    body = {"input": SENTENCES[2], "model": "f5", "voice": "anna", "response_format": "pcm", "seed": 5}
+    body = {"input": SENTENCES[2], "model": "f5", "voice": "anna", "response_format": "pcm", "seed": 5, "cache": False}
     first, again = (client.post(f"{service.url}/v1/audio/speech", json=body) for _ in range(2))
     assert first.status_code == 200, first.text
     assert (first.headers["x-model"], first.headers["x-draft"]) == ("f5", "false")
@@ -183,7 +183,7 @@ def test_the_parameters_of_a_request_are_heard(service: RunningService, client: 
     assert len({plain, finer, freer}) == 3
     job = client.post(
         f"{service.url}/runsync",
-        json={"input": {"text": SENTENCES[2], "model": "f5", "seed": 5, "nfe_steps": 8}},
+        json={"input": {"text": SENTENCES[2], "model": "f5", "seed": 5, "nfe_steps": 8, "cache": False}},
     ).json()
     assert client.get(job["output"]["audio_url"]).content == finer
     refused = client.post(f"{service.url}/v1/audio/speech", json=body | {"nfe_steps": 65})
@@ -228,7 +228,7 @@ def test_a_bucket_of_the_old_worker_works_untouched(service: RunningService, cli
     """A recording of over 12 s that lies there without text is made ready at its first use, and stays as it is."""
     recording = encode(joined(*SENTENCES[:6]), "wav")
     s3.client().put_object(Bucket=BUCKET, Key="voices/old.wav", Body=recording)
-    body = {"input": "Hello.", "model": "f5", "voice": "old", "response_format": "pcm", "seed": 1}
+    body = {"input": "Hello.", "model": "f5", "voice": "old", "response_format": "pcm", "seed": 1, "cache": False}
     first, again = (client.post(f"{service.url}/v1/audio/speech", json=body) for _ in range(2))
     assert first.status_code == 200, first.text
     assert first.content == again.content

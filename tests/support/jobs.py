@@ -1,13 +1,20 @@
 """A job runner on a memory store with injected clocks, and what stands in for the speaker."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import numpy as np
 
-from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, VoiceRef
+from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.jobs import JobRef, JobRequest, JobStore
-from serve_app.storage import MemoryStore
+from serve_app.jobs import JobOutcome, JobRef, JobRequest, JobStore
+from serve_app.speech import NO_PROGRESS, Progress
+from serve_app.storage import ObjectStore
+
+JOB_ID = "01939f00-0000-7000-8000-00000000000a"
+REF = JobRef(tenant="default", job_id=JOB_ID)
+STARTED_AT = 200.0
+"""What the wall clock says when the monotonic clock says 0."""
 
 
 def runner_settings(replica_id: str = "a", **changes: float) -> RunnerSettings:
@@ -16,7 +23,7 @@ def runner_settings(replica_id: str = "a", **changes: float) -> RunnerSettings:
 
 
 class Clock:
-    """A monotonic clock that the test moves."""
+    """A monotonic clock that the test moves; `wall` moves with it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -24,37 +31,106 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def wall(self) -> float:
+        return STARTED_AT + self.now
+
+    def date(self) -> datetime:
+        return datetime.fromtimestamp(self.wall(), UTC)
+
 
 class Speak:
     """Stands in for the speaker: counts calls, fails as told, waits at a gate."""
 
-    def __init__(self, *errors: Exception | None) -> None:
+    def __init__(self, *errors: Exception | None, made_by: str = "test") -> None:
         self.requests: list[SpeechRequest] = []
         self.errors = list(errors)
+        self.made_by = made_by
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, request: SpeechRequest) -> Speech:
+    async def __call__(self, request: SpeechRequest, progress: Progress = NO_PROGRESS) -> Speech:
         self.requests.append(request)
         await self.gate.wait()
         if self.errors and (error := self.errors.pop(0)) is not None:
             raise error
-        return Speech(np.zeros(SAMPLE_RATE_HZ, np.float32), request.model, request.seed, draft=True, units=1)
+        audio = np.full(SAMPLE_RATE_HZ, (request.seed % 100) / 1000, np.float32)
+        return Speech(audio, request.model, request.seed, draft=True, units=1, made_by=self.made_by)
 
 
-def submit(store: MemoryStore, number: int = 0xA, **changes: object) -> JobRef:
-    job_id = f"01939f00-0000-7000-8000-{number:012x}"
-    speech = SpeechRequest("Hello.", "preview", VoiceRef("heart", BUILTIN), 1.0, 7, "r1", job_id=job_id)
-    JobStore(store).submit(JobRequest(job_id=job_id, accepted_at=100.0, dialect="runpod", speech=speech, **changes))
-    return JobRef(tenant="default", job_id=job_id)
+class SpeakUnits:
+    """Stands in for the speaker of a text of `count` units, one after another: says which were spoken, and how.
+
+    `fail` is asked for each unit, and what it returns is raised.
+    """
+
+    def __init__(self, count: int = 4, seed: int = 0, fail=lambda unit: None) -> None:
+        self.count, self.seed, self.fail = count, seed, fail
+        self.spoken: list[int] = []
+        self.alone: list[int] = []
+        self.after = lambda unit: None
+
+    async def __call__(self, request: SpeechRequest, progress: Progress = NO_PROGRESS) -> Speech:
+        units = [unit_of(request, index, self.seed) for index in range(self.count)]
+        audio = {index: each.audio for index, each in (await progress.planned(units)).items()}
+        for unit in units:
+            if unit.index in audio:
+                continue
+            if progress.is_suspect(unit):
+                self.alone.append(unit.index)
+            if (error := self.fail(unit)) is not None:
+                raise error
+            self.spoken.append(unit.index)
+            audio[unit.index] = samples_of(unit)
+            await progress.spoken(unit, SpokenUnit(audio[unit.index], "test"))
+            await asyncio.sleep(0)
+            self.after(unit)
+        joined = np.concatenate([audio[unit.index] for unit in units])
+        return Speech(joined, request.model, request.seed, draft=False, units=self.count, made_by="test")
+
+
+def unit_of(request: SpeechRequest, index: int, seed: int = 0) -> Unit:
+    text = f"{request.text} {index}"
+    return Unit(index, text, request.voice, request.speed, seed + index, 100, request.request_id, request.job_id)
+
+
+def samples_of(unit: Unit) -> np.ndarray:
+    """Noise that only this seed makes, no round numbers."""
+    return np.random.default_rng(unit.seed).uniform(-0.5, 0.5, 240).astype(np.float32)
+
+
+def job_id_of(number: int) -> str:
+    return f"01939f00-0000-7000-8000-{number:012x}"
+
+
+def job_request(number: int = 0xA, tenant: str = "default", text: str = "Hello.", **changes: object) -> JobRequest:
+    """A job as it was accepted at 100 s."""
+    job_id = job_id_of(number)
+    speech = SpeechRequest(text, "preview", VoiceRef("heart", BUILTIN), 1.0, 7, "r1", tenant=tenant, job_id=job_id)
+    known = {"tenant": tenant, "job_id": job_id, "accepted_at": 100.0, "dialect": "runpod", "speech": speech}
+    return JobRequest(**(known | changes))
+
+
+def job_outcome(state: str, run: int = 1, **changes: object) -> JobOutcome:
+    known = {"job_id": JOB_ID, "started_at": 101.0, "finished_at": 102.0, "model": "preview", "seed": 7}
+    return JobOutcome(**(known | {"state": state, "run": run} | changes))
+
+
+def job_store(store: ObjectStore, clock: Clock | None = None, *, exclusive: bool = False) -> JobStore:
+    return JobStore(store, exclusive=exclusive, wall_clock=(clock or Clock()).wall)
+
+
+def submit(store: ObjectStore, number: int = 0xA, tenant: str = "default", **changes: object) -> JobRef:
+    request = job_request(number, tenant, **changes)
+    job_store(store).submit(request)
+    return request.ref
 
 
 def runner(
-    store: MemoryStore, speak: Speak, clock: Clock | None = None, name: str = "a", **changes: float
+    store: ObjectStore, speak, clock: Clock | None = None, name: str = "a", *, exclusive: bool = False, **changes: float
 ) -> JobRunner:
-    return JobRunner(
-        store, speak, runner_settings(name, **changes), clock=clock or Clock(), wall_clock=lambda: 200.0, sleep=no_pause
-    )
+    clock = clock or Clock()
+    settings = runner_settings(name, **changes)
+    return JobRunner(store, speak, settings, clock, clock.wall, no_pause, exclusive=exclusive)
 
 
 PAUSES: list[float] = []
@@ -62,8 +138,25 @@ PAUSES: list[float] = []
 
 async def no_pause(seconds: float) -> None:
     PAUSES.append(seconds)
+    await asyncio.sleep(0)
 
 
-async def finish(store: MemoryStore, r: JobRunner, ref: JobRef) -> str:
+async def finish(store: ObjectStore, r: JobRunner, ref: JobRef) -> str:
+    """The state of the job when this replica is done with it."""
     await r.wait(ref)
-    return JobStore(store).status(ref).state
+    return JobStore(store, wall_clock=r._wall_clock).status(ref).state
+
+
+async def until(happened) -> None:
+    """Let the others go on until `happened()`."""
+    while not happened():
+        await asyncio.sleep(0)
+
+
+async def kill(r: JobRunner) -> None:
+    """End a replica in mid-job as kill -9 does: nothing more is written."""
+    tasks = dict(r._tasks)
+    for ref, task in tasks.items():
+        r._executor.ended_elsewhere(ref)
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)

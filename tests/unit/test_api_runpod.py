@@ -1,7 +1,6 @@
 """RunPod's dialect and the old worker's payloads over the whole service in one process."""
 
 import base64
-import itertools
 import json
 import logging
 
@@ -12,6 +11,7 @@ from serve_app.audio import decode
 from serve_app.engine.fake import FakeEngine
 from serve_app.errors import Unavailable
 from serve_app.settings import LimitSettings
+from tests.support.jobs import Clock
 from tests.support.service import LocalService
 from tests.unit.test_api_openai import sample
 
@@ -215,26 +215,17 @@ async def test_bad_input_is_refused_with_the_field(service, payload, status, wor
     assert service.engine.calls == []
 
 
-@pytest.mark.parametrize("field", ["webhook", "policy", "s3Config"])
-async def test_what_is_not_served_is_said(service, field):
-    """A field that this version does not honour is refused, not dropped."""
-    value = "http://127.0.0.1/hook" if field == "webhook" else {"ttl": 1}
-    answer = await service.client.post("/run", json={"input": {"text": TEXT}, field: value})
-    assert answer.status_code == 400
-    assert field in answer.json()["error"]
-
-
 async def test_a_failed_job_says_failed_with_the_reason():
     """A job whose synthesis fails in every run is FAILED, never COMPLETED."""
-    hours = itertools.count(step=3600.0)
-    service = LocalService(engine=FakeEngine(fail_on={TEXT}), clock=lambda: next(hours))
+    clock = Clock()
+    service = LocalService(engine=FakeEngine(fail_on={TEXT}), clock=clock, wall_clock=clock)
     job_id = (await post(service, "/run", {"text": TEXT})).json()["id"]
     for _ in range(3):
-        for ref in list(service.runner._tasks):
-            await service.runner.wait(ref)
-        await service.runner.sweep()
+        await service.run_jobs()
+        clock.now += 60
     final = (await service.client.get(f"/status/{job_id}")).json()
     assert (final["status"], len(service.engine.calls)) == ("FAILED", 3)
+    assert (final["attempts"], final["retries"]) == (3, 2)
     assert "told to fail" in final["error"]
     assert (final["type"], final["code"], final["message"]) == ("server_error", "synthesis_failed", final["error"])
     assert len(final["request_id"]) == 36
@@ -254,10 +245,7 @@ async def test_no_runner_answering_still_accepts_the_job(service):
     service.services.jobs._runners.start = unreachable
     accepted = (await post(service, "/run", {"text": TEXT})).json()
     assert (await service.client.get(f"/status/{accepted['id']}")).json()["status"] == "IN_QUEUE"
-    for _ in range(2):
-        await service.runner.sweep()
-    for ref in list(service.runner._tasks):
-        await service.runner.wait(ref)
+    await service.run_jobs()
     assert (await service.client.get(f"/status/{accepted['id']}")).json()["status"] == "COMPLETED"
 
 

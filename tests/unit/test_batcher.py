@@ -169,6 +169,17 @@ async def test_units_that_are_sampled_differently_share_no_call() -> None:
         assert held.engine.calls == [("first",), ("a", "c"), ("b", "e"), ("d",)]
 
 
+async def test_a_unit_that_is_to_be_alone_shares_no_call() -> None:
+    """Neither as the oldest, which takes no other, nor behind one, which does not take it; nobody is passed over."""
+    async with Held() as held:
+        for text, by_itself in (("bbbb", True), ("aaaa", False), ("dddd", True), ("cccc", False), ("eeee", True)):
+            unit = replace(item(text).unit, alone=by_itself)
+            held.tasks.append(asyncio.create_task(held.batcher.submit(EngineInput(unit, None))))
+            await asyncio.sleep(0)
+        await held.release()
+        assert held.engine.calls == [("first",), ("bbbb",), ("aaaa", "cccc"), ("dddd",), ("eeee",)]
+
+
 async def test_close_lets_the_batch_end_and_fails_what_waits() -> None:
     """The running unit is answered, waiting ones get Unavailable, and nothing more is taken."""
     async with Held() as held:

@@ -1,5 +1,6 @@
 """A model loads alike from every form of its files, onto what there is; what does not fit is refused by name."""
 
+import re
 import subprocess
 import sys
 import types
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from env_setup.wheels import sha256_of
 from serve_app.engine import checkpoints
+from serve_app.engine import load as load_module
 from serve_app.engine.architecture import PRESETS, sizes
 from serve_app.engine.hardware import AttentionChoice, choose_attention, choose_device, choose_dtype
-from serve_app.engine.load import F5Model, F5Weights, import_f5_tts, load_dit, load_f5, load_vocab
+from serve_app.engine.load import F5Model, F5Weights, content_version, import_f5_tts, load_dit, load_f5, load_vocab
 from serve_app.errors import ModelLoadFailed
 from tests.support.tiny_f5 import ARCHITECTURE, random_dit, write_tiny_f5
 
@@ -140,6 +142,40 @@ def test_nothing_is_made_up_that_the_checkpoint_has(weights: F5Weights) -> None:
     assert not any(tensor.is_meta for tensor in (*dit.parameters(), *dit.buffers()))
     for name, buffer in exact.named_buffers():
         assert torch.equal(dict(dit.named_buffers())[name], buffer)
+
+
+def test_a_version_follows_what_is_in_the_files(tmp_path: Path) -> None:
+    """The same content elsewhere is the same model; one byte of any file, or the architecture, makes it another."""
+    weights = write_tiny_f5(tmp_path / "a", letters="abc")
+    version = content_version(weights)
+    assert re.fullmatch("[0-9a-f]{16}", version)
+    assert load(weights).version == version
+    assert content_version(write_tiny_f5(tmp_path / "b", letters="abc")) == version
+    assert content_version(replace(weights, architecture={**weights.architecture, "heads": 1})) != version
+    seen = {version}
+    for path in (weights.checkpoint, weights.vocab, *sorted(weights.vocoder.iterdir())):
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        seen.add(content_version(weights))
+        path.write_bytes(before)
+    assert len(seen) == 5
+    assert content_version(weights) == version
+
+
+def test_a_preset_is_the_same_model_as_its_sizes(weights: F5Weights) -> None:
+    """Its name is not part of the version, and v1_base is another model than base, of the same files."""
+    versions = [content_version(replace(weights, architecture=a)) for a in ("base", sizes("base"), "v1_base")]
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_a_digest_that_is_known_is_not_computed(weights: F5Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the files are read of which nobody knows it, and the version is the same."""
+    version, read = content_version(weights), []
+    monkeypatch.setattr(load_module, "sha256_of", lambda path: (read.append(path.name), sha256_of(path))[1])
+    known = {weights.checkpoint: sha256_of(weights.checkpoint)}
+    assert content_version(replace(weights, sha256=known)) == version
+    assert read == ["config.yaml", "model.safetensors", "vocab.txt"]
+    assert content_version(replace(weights, sha256={weights.checkpoint: "0" * 64})) != version
 
 
 def test_nothing_of_the_trainer_stays(weights: F5Weights) -> None:

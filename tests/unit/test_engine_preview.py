@@ -226,3 +226,8 @@ def test_nothing_is_reported_to_anyone(tmp_path: Path) -> None:
     environ |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", script], check=True, env=environ, cwd=Path(__file__).parents[2])
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_version_is_that_of_the_wheel() -> None:
+    """The weights are in it, so the version that is installed says which model speaks."""
+    assert engine().version == "hibari-tts-0.2.1"  # as pyproject.toml pins it

@@ -8,9 +8,10 @@ import pytest
 from serve_app import keys
 from serve_app.domain import Speech, SpeechRequest
 from serve_app.heartbeats import Liveness
-from serve_app.jobs import JobStore
+from serve_app.jobs import marker_of
+from serve_app.speech import Progress
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, Speak, finish, runner, submit
+from tests.support.jobs import Clock, Speak, finish, job_request, job_store, kill, runner, submit, until
 
 
 @pytest.fixture
@@ -48,11 +49,11 @@ async def test_an_ended_job_is_not_spoken_again(store):
     ref, r = submit(store), runner(store, speak)
     await r.start(ref)
     await r.wait(ref)
-    store.put(keys.pending("a", "default", ref.job_id), b"", content_type="application/json")
+    store.put(marker_of(job_request()).key, b"", content_type="application/json")
     await r.sweep()
     await r.wait(ref)
     assert len(speak.requests) == 1
-    assert JobStore(store).pending("a", limit=10) == []
+    assert job_store(store).pending("a", limit=10) == []
 
 
 async def test_a_dead_replicas_job_is_taken_over_after_its_heartbeat_stopped(store):
@@ -63,9 +64,8 @@ async def test_a_dead_replicas_job_is_taken_over_after_its_heartbeat_stopped(sto
     ref = submit(store)
     await a.beat()
     await a.start(ref)
-    while not gone.requests:
-        await asyncio.sleep(0)
-    await a.close()  # killed in mid-job: nothing is written
+    await until(lambda: gone.requests)
+    await kill(a)
     speak = Speak()
     b = runner(store, speak, clock, name="b")
     for now, taken in ((0.0, 0), (4.9, 0), (5.0, 1)):
@@ -73,7 +73,7 @@ async def test_a_dead_replicas_job_is_taken_over_after_its_heartbeat_stopped(sto
         await b.sweep()
         await b.wait(ref)
         assert len(speak.requests) == taken
-    assert JobStore(store).status(ref).outcome.run == 2
+    assert job_store(store).status(ref).outcome.run == 2
 
 
 async def test_a_live_replicas_job_is_left_alone(store):
@@ -121,7 +121,7 @@ async def test_a_job_is_not_cancelled_or_logged_with_the_call_that_started_it(st
     seen: list[object] = []
     caller: ContextVar[str] = ContextVar("caller", default="nobody")
 
-    async def speak(request: SpeechRequest) -> Speech:
+    async def speak(request: SpeechRequest, progress: Progress) -> Speech:
         seen.append(caller.get())
         return await Speak()(request)
 
@@ -141,8 +141,7 @@ async def test_a_full_replica_counts_markers_and_reads_nothing(store, monkeypatc
     speak.gate.clear()
     r = runner(store, speak, max_running_jobs=1)
     await r.start(submit(store, 0xA))
-    while not speak.requests:
-        await asyncio.sleep(0)
+    await until(lambda: speak.requests)
     for number in range(0x10, 0x30):
         submit(store, number)
     read: list[str] = []
@@ -158,20 +157,19 @@ async def test_a_backlog_is_worked_off_in_the_order_of_arrival_without_pauses(st
     speak = Speak()
     order: list[str] = []
 
-    async def recorded(request: SpeechRequest) -> Speech:
+    async def recorded(request: SpeechRequest, progress: Progress) -> Speech:
         order.append(request.job_id)
         return await speak(request)
 
     r = runner(store, recorded, max_running_jobs=1, sweep_s=3600.0, heartbeat_s=3600.0)
     old = [submit(store, number) for number in (0x1F, 0x2A, 0x30, 0x45, 0x51, 0x6F)]
-    await r.sweep()
-    serving = asyncio.create_task(r.serve())  # its first sweep is the last that its clock makes it do
+    for _ in range(2):
+        await r.sweep()
+    serving = asyncio.create_task(r.serve())  # its clock makes it sweep no more
     new = submit(store, 0x70)
-    while len(order) < 1:
-        await asyncio.sleep(0)
+    await until(lambda: order)
     await r.start(new)
-    while JobStore(store).status(new).outcome is None:
-        await asyncio.sleep(0)
+    await until(lambda: job_store(store).status(new).outcome is not None)
     serving.cancel()
     assert order == [ref.job_id for ref in [*old, new]]
 
@@ -191,38 +189,38 @@ async def test_a_new_job_waits_behind_old_ones_although_a_slot_is_free(store):
 
 
 async def test_closing_lets_running_jobs_end_and_takes_no_more(store):
-    """Within the drain a job ends as ever; after it, it is stopped and stays pending."""
+    """Within the drain a job ends as ever; after it, it is stopped, and waits for another replica."""
     speak = Speak()
     speak.gate.clear()
     first, second, third = (submit(store, number) for number in (0xA, 0xB, 0xC))
     r = runner(store, speak)
     await r.start(first)
-    while not speak.requests:
-        await asyncio.sleep(0)
+    await until(lambda: speak.requests)
     closing = asyncio.create_task(r.close(drain_s=60))
     await asyncio.sleep(0)
     assert not await r.start(second)
     speak.gate.set()
     await closing
-    assert JobStore(store).status(first).state == "completed"
+    assert job_store(store).status(first).state == "completed"
     stopped = Speak()
     stopped.gate.clear()
     b = runner(store, stopped, name="b")
     await b.start(third)
-    while not stopped.requests:
-        await asyncio.sleep(0)
+    await until(lambda: stopped.requests)
     await b.close(drain_s=0)
-    assert JobStore(store).status(third).state == "in_progress"
+    status = job_store(store).status(third)
+    assert (status.state, status.run_end.reason) == ("queued", "released")
 
 
 async def test_a_marker_without_a_job_is_removed(store):
     """A marker whose request is gone cannot stop the sweep of the others."""
-    store.put(keys.pending("0", "default", "01939f00-0000-7000-8000-000000000000"), b"", content_type="x/y")
+    store.put(marker_of(job_request(0)).key, b"", content_type="x/y")
+    store.put(marker_of(job_request(0x10)).older_key, b"", content_type="x/y")
     ref, r = submit(store), runner(store, Speak())
     await r.sweep()
     await r.sweep()
     assert await finish(store, r, ref) == "completed"
-    assert JobStore(store).pending("0", limit=10) == []
+    assert job_store(store).pending("0", limit=10) == []
 
 
 def test_liveness_judges_by_change_on_its_own_clock():

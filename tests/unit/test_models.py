@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from serve_app.domain import VoiceStats
 from serve_app.engine import f5, preview
+from serve_app.engine.load import content_version
 from serve_app.errors import ModelLoadFailed, UnusableVoice
 from serve_app.models import describe, load_engine, speaking
 from serve_app.planning import PREVIEW_LIMITS, limits_for_f5
 from serve_app.settings import F5Settings, PreviewSettings
+from serve_app.synthesis import SynthesisService
 from serve_app.weights import F5Files, F5Sources
 from tests.support.tiny_f5 import tiny_settings, write_tiny_f5
 
@@ -53,7 +56,9 @@ def test_units_follow_the_model_and_for_f5_the_voice():
 
 def test_preview_loads_by_its_settings():
     """The settings of preview make an engine of one unit at a time."""
-    assert load_engine(PreviewSettings(), Nowhere()).batch_limits.max_units == 1
+    engine = load_engine(PreviewSettings(), Nowhere())
+    assert engine.batch_limits.max_units == 1
+    assert SynthesisService(engine, None, "m").made_by == f"preview {engine.version} float32 onnxruntime cpu"
 
 
 def test_f5_without_its_packages_says_how_to_get_them(monkeypatch):
@@ -66,11 +71,12 @@ def test_f5_without_its_packages_says_how_to_get_them(monkeypatch):
 def test_f5_loads_what_its_settings_name(tmp_path):
     """Source, vocoder and vocabulary are asked for, and loaded in the architecture that the settings give."""
     written, asked = write_tiny_f5(tmp_path), []
+    known = {written.checkpoint: "0" * 64}
 
     class Fixed:
         def fetch(self, sources):
             asked.append(sources)
-            return F5Files(written.checkpoint, written.vocoder, None)
+            return F5Files(written.checkpoint, written.vocoder, None, known)
 
     settings = F5Settings.model_validate(tiny_settings(tmp_path, attention="sdpa"))
     engine = load_engine(settings, Fixed())
@@ -82,6 +88,10 @@ def test_f5_loads_what_its_settings_name(tmp_path):
         "attention_reason": "attention is set to sdpa",
         "batching": "one unit at a time on 1 thread",
     }
+    given = replace(written, architecture=settings.architecture.model_dump())
+    version = content_version(replace(given, sha256=known))
+    assert version != content_version(given)  # so it is by the digests that the node knows
+    assert SynthesisService(engine, None, "m").made_by == f"f5 {version} float32 sdpa cpu"
 
 
 def test_a_checkpoint_of_ones_own_says_its_licence_and_languages():

@@ -57,11 +57,27 @@ async def test_a_unit_is_spoken_with_the_voice_it_names() -> None:
     """The voice comes from the source in exactly the version of the unit, and reaches the engine."""
     engine, voices = Listening(), Voices()
     service = SynthesisService(engine, voices, "fake")
-    audio = await service.synthesize(unit("hello"))
+    spoken = await service.synthesize(unit("hello"))
     await service.close()
     assert voices.asked == [VoiceRef("anna", "v1")]
     assert engine.inputs == [EngineInput(unit("hello"), ANNA)]
-    assert audio.shape == (5 * 5 * 256,)
+    assert spoken.audio.shape == (5 * 5 * 256,)
+
+
+async def test_a_spoken_unit_says_what_made_it() -> None:
+    """Engine, model version, precision, attention path and kind of device, in one line of five words."""
+
+    class ThirdEngine(FakeEngine):
+        @property
+        def runtime(self) -> Mapping[str, str]:
+            return {"device": "cuda:1", "dtype": "bfloat16", "attention": "flash_attn", "attention_reason": "it fits"}
+
+    service = SynthesisService(FakeEngine(), Voices(), "any name")
+    assert service.made_by == "fake 1 float32 none cpu"
+    assert (await service.synthesize(unit("hello"))).made_by == service.made_by
+    await service.close()
+    assert SynthesisService(FakeEngine(version="2"), Voices(), "m").made_by == "fake 2 float32 none cpu"
+    assert SynthesisService(ThirdEngine(), Voices(), "m").made_by == "third 1 bfloat16 flash_attn cuda"
 
 
 async def test_a_built_in_voice_is_not_looked_up() -> None:

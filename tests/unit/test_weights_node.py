@@ -359,3 +359,25 @@ def test_a_local_vocoder_is_checked_before_anything_opens_it(tmp_path, name, bod
         weights(tmp_path, FakeHub()).fetch(F5Sources(None, str(folder)))
     good = vocoder_at(tmp_path / "good", "pytorch_model.bin", BODIES["pytorch_model.bin"])
     assert weights(tmp_path, FakeHub()).fetch(F5Sources(None, str(good))).vocoder == good
+
+
+def test_digests_that_are_known_come_with_the_files(tmp_path):
+    """Those of the pins, at the first start and at the next, so that nobody reads a gigabyte to learn them again."""
+    pins = (PINNED.checkpoint, *PINNED.vocoder)
+    expected = {tmp_path / "node" / file.key: file.sha256 for file in pins}
+    assert None not in expected.values()
+    assert weights(tmp_path, FakeHub()).fetch(F5Sources()).sha256 == expected
+    assert weights(tmp_path, FakeHub(down=True)).fetch(F5Sources()).sha256 == expected
+
+
+def test_a_local_files_digest_is_known_where_it_was_checked(tmp_path):
+    """A file that is named with its sha256 was read for it already; one that is named without was not."""
+    checkpoint, vocab = tmp_path / "m.safetensors", tmp_path / "vocab.txt"
+    checkpoint.write_bytes(SMALLEST)
+    vocab.write_bytes(b"a\nb\n")
+    vocoder = vocoder_at(tmp_path / "voc")
+    digests = {
+        path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (checkpoint, vocoder / "model.safetensors")
+    }
+    named = [f"{path}#sha256={digest}" for path, digest in zip((checkpoint, vocoder), digests.values(), strict=True)]
+    assert weights(tmp_path, FakeHub()).fetch(F5Sources(*named, str(vocab))).sha256 == digests

@@ -1,0 +1,66 @@
+"""What comes through /run and is no job: answered at once, and kept under an id as long as a job's result would be."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from uuid_utils import uuid7
+
+from serve_app import keys, logs
+from serve_app.api import worker
+from serve_app.api.job_forms import RUNPOD_STATES
+from serve_app.api.services import services_of, tenant_of
+from serve_app.errors import JobNotFound, ObjectNotFound
+from serve_app.jobs import JobLists, JobRef
+
+__all__ = ["answer_call", "expire_call", "keep_call", "stored_call"]
+
+
+async def answer_call(request: Request, call_id: str, endpoint: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """In the form of a job that has completed."""
+    began = time.monotonic()
+    output = await worker.CALLS[endpoint](request, payload)
+    took_ms = round(1000 * (time.monotonic() - began))
+    completed = RUNPOD_STATES["completed"]
+    return {"id": call_id, "status": completed, "output": output, "delayTime": 0, "executionTime": took_ms}
+
+
+async def keep_call(request: Request, endpoint: str, payload: Mapping[str, Any], retention_s: float) -> dict[str, Any]:
+    """Answer with an id by which `/status` gives the output.
+
+    An upload is done now and its answer kept. What only reads is kept as the question, and answered when it is
+    asked for, so that no URL is handed out after it has expired.
+    """
+    call_id, tenant = str(uuid7()), tenant_of(request)
+    answer = await answer_call(request, call_id, endpoint, payload)
+    kept = {"answer": answer} if endpoint == "upload" else {"endpoint": endpoint, "payload": dict(payload)}
+    record = json.dumps({"schema_version": 1, "tenant": tenant, **kept}).encode()
+    await expire_call(request, call_id, retention_s)  # first, so that nothing is kept that nobody removes
+    await asyncio.to_thread(
+        services_of(request).store.put, keys.call(tenant, call_id), record, content_type="application/json"
+    )
+    return {"id": call_id, "status": RUNPOD_STATES["queued"]}
+
+
+async def stored_call(request: Request, ref: JobRef) -> dict[str, Any]:
+    """The answer of a kept call. Raises JobNotFound."""
+    try:
+        stored = await asyncio.to_thread(services_of(request).store.get, keys.call(ref.tenant, ref.job_id))
+    except ObjectNotFound as error:
+        raise JobNotFound(f"job {ref.job_id} does not exist: check the id that /run returned") from error
+    logs.event("answered_from_store", job_id=ref.job_id, state="completed")
+    record = json.loads(stored.body)
+    answer: dict[str, Any] = record.get("answer") or await answer_call(
+        request, ref.job_id, record["endpoint"], record["payload"]
+    )
+    return answer
+
+
+async def expire_call(request: Request, call_id: str, retention_s: float) -> None:
+    """Have it removed that many seconds from now."""
+    services = services_of(request)
+    at = services.wall_clock() + retention_s
+    await asyncio.to_thread(JobLists(services.store).expire, JobRef(tenant=tenant_of(request), job_id=call_id), at)

@@ -1,0 +1,125 @@
+"""From what a client wants to a durable job, the same in every dialect.
+
+    check -> look for the idempotency key -> accept -> hold the key -> store -> tell a runner
+
+All that can be refused is refused before the key is held, so a refused request has not used it up; and all that is
+promised is in the store before the client hears of it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+
+from fastapi import Request
+from pydantic import BaseModel
+from uuid_utils import uuid7
+
+from serve_app import logs
+from serve_app.api.errors import request_id_of
+from serve_app.api.job_forms import UrlOf
+from serve_app.api.policy import JobPolicy
+from serve_app.api.services import services_of, tenant_of
+from serve_app.api.voices import imported_voice
+from serve_app.jobs import JobRef, JobRequest, JobStatus
+from serve_app.jobs.states import REQUEST, standing
+from serve_app.parameters import Parameters
+from serve_app.planning import estimated_audio_s
+
+__all__ = ["REPLAYED", "JobOrder", "Submitted", "submit", "url_of"]
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+"""Stripe's header: this answer is about a job that an earlier request made."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """What a client wants spoken as a job. `voice` may be a URL where `voice_urls` says so."""
+
+    text: str
+    text_field: str
+    model: str | None
+    voice: str | None
+    voice_field: str
+    parameters: Parameters
+    policy: JobPolicy
+    dialect: str
+    cache: bool = True
+    voice_urls: bool = False
+    worker_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job that is durable. `replayed`: by an earlier request with the same idempotency key."""
+
+    status: JobStatus
+    replayed: bool
+
+    @property
+    def ref(self) -> JobRef:
+        return self.status.request.ref
+
+
+async def submit(request: Request, order: JobOrder, body: BaseModel, key: str | None) -> Submitted:
+    """Make a job of `order`, which came as `body`. No runner is told. Raises as `Acceptance.accept`;
+    IdempotencyMismatch; StorageError, and then nothing is promised."""
+    services, tenant = services_of(request), tenant_of(request)
+    services.acceptance.check(order.text, order.text_field, order.model, order.parameters, job=True)
+    if key is None:
+        job = await _accepted(request, order, JobRef(tenant=tenant, job_id=str(uuid7())))
+    else:
+        body_sha256 = _digest(body)
+        claim = await services.jobs.look(tenant, key, body_sha256)
+        if not claim.known:
+            job = await _accepted(request, order, claim.ref)
+            claim = await services.jobs.hold(claim.ref, key, body_sha256)
+        if claim.known:
+            logs.event("idempotency_key_known", job_id=claim.ref.job_id)
+            return Submitted(await services.jobs.status(claim.ref), replayed=True)
+    await services.jobs.submit(job)
+    return Submitted(JobStatus(request=job, state="queued", standing=standing([REQUEST])), replayed=False)
+
+
+def url_of(request: Request) -> UrlOf:
+    """How the forms make URLs for whoever sent `request`."""
+    return partial(services_of(request).url, request)
+
+
+async def _accepted(request: Request, order: JobOrder, ref: JobRef) -> JobRequest:
+    services, policy, voice = services_of(request), order.policy, order.voice
+    if voice is not None and order.voice_urls and "://" in voice:
+        voice = await imported_voice(request, voice, order.voice_field)
+    speech = await services.acceptance.accept(
+        text=order.text,
+        text_field=order.text_field,
+        model=order.model,
+        voice=voice,
+        voice_field=order.voice_field,
+        parameters=order.parameters,
+        tenant=ref.tenant,
+        request_id=request_id_of(request),
+        job_id=ref.job_id,
+    )
+    return JobRequest(
+        tenant=ref.tenant,
+        job_id=ref.job_id,
+        accepted_at=services.wall_clock(),
+        dialect=order.dialect,
+        speech=speech,
+        worker_output=order.worker_output,
+        audio_s=estimated_audio_s(speech.text, speech.speed),
+        low_priority=policy.low_priority,
+        execution_timeout_s=policy.execution_timeout_s,
+        ttl_s=policy.ttl_s,
+        retention_s=policy.retention_s,
+        webhook=policy.webhook,
+        base_url=services.base_url(request),
+        cache=order.cache,
+        seeded=order.parameters.seed is not None,
+    )
+
+
+def _digest(body: BaseModel) -> str:
+    """Of the body as it was understood: order of fields, spaces and defaults left out make no other body."""
+    return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

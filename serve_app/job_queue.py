@@ -1,0 +1,122 @@
+"""The jobs that are not ended, as one process sees them, and whose turn it is.
+
+Markers alone tell tenant, age, priority and seconds of speech, so nothing is read but listings. Shards are looked at in
+turn, some at a time: the more replicas there are, the fewer each looks at, and each begins elsewhere.
+"""
+
+import asyncio
+import hashlib
+import heapq
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+
+from serve_app import keys
+from serve_app.jobs import JobRef, JobStore, Marker
+
+__all__ = ["JobQueue", "QueueView", "chosen", "fair_order"]
+
+SWEEP_PAGE = 100
+"""Markers that one look at a shard reads; more wait for the next look."""
+VIEW_PAGE = 1000
+VIEW_AGE_S = 1.0
+
+
+class JobQueue:
+    """A Jobs replica's view. `look` blocks on the store; all else is in memory."""
+
+    def __init__(self, jobs: JobStore, replica_id: str) -> None:
+        self._jobs = jobs
+        begin = hashlib.sha256(replica_id.encode()).digest()[0] % len(keys.SHARDS)
+        self._turn = deque(keys.SHARDS)
+        self._turn.rotate(-begin)
+        self._seen: dict[str, dict[str, Marker]] = {}
+
+    def share(self, replicas: int) -> list[str]:
+        """The shards whose turn it is, if `replicas` look at them in turn."""
+        share = -(-len(keys.SHARDS) // max(1, replicas))
+        shards = [self._turn[index] for index in range(share)]
+        self._turn.rotate(-share)
+        return shards
+
+    def look(self, shards: Iterable[str]) -> None:
+        """See anew what lies in these shards."""
+        for shard in shards:
+            found = self._jobs.pending(shard, limit=SWEEP_PAGE)
+            self._seen[shard] = {marker.ref.job_id: marker for marker in found}
+
+    def discard(self, ref: JobRef) -> None:
+        """It has ended; the next look would find that too."""
+        self._seen.get(ref.job_id[-1], {}).pop(ref.job_id, None)
+
+    def __iter__(self) -> Iterator[Marker]:
+        return (marker for found in self._seen.values() for marker in found.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._seen.values()))
+
+    @property
+    def audio_s(self) -> float:
+        """Planned seconds of speech of all that it sees."""
+        return float(sum(marker.audio_s for marker in self))
+
+
+def chosen(ref: JobRef, names: Iterable[str]) -> str:
+    """The one of these replicas that all who know them choose for the job, by its id (rendezvous hashing)."""
+    return max(names, key=lambda name: hashlib.sha256(f"{name} {ref.job_id}".encode()).digest())
+
+
+def fair_order(waiting: Iterable[Marker], running: Iterable[JobRef] = ()) -> Iterator[Marker]:
+    """Whose turn it is: of the tenant that has the fewest running, the oldest first; low priority after all others."""
+    classes: dict[bool, dict[str, list[Marker]]] = {False: {}, True: {}}
+    for marker in sorted(waiting, key=lambda marker: (marker.accepted_ms, marker.ref.job_id), reverse=True):
+        classes[marker.low_priority].setdefault(marker.ref.tenant, []).append(marker)
+    served = Counter(ref.tenant for ref in running)
+    for tenants in classes.values():
+        turns = [(served[tenant], queue[-1].accepted_ms, tenant) for tenant, queue in tenants.items()]
+        heapq.heapify(turns)
+        while turns:
+            _, _, tenant = heapq.heappop(turns)
+            queue = tenants[tenant]
+            yield queue.pop()
+            served[tenant] += 1
+            if queue:
+                heapq.heappush(turns, (served[tenant], queue[-1].accepted_ms, tenant))
+
+
+Place = tuple[bool, int, str]
+
+
+def _place(marker: Marker) -> Place:
+    return marker.low_priority, marker.accepted_ms, marker.ref.job_id
+
+
+class QueueView:
+    """An ingress's view, for the position of a job: a second old at most while it is asked for, and shared by all who
+    ask. Sees 16,000 jobs; what lies behind them is told the last of these positions."""
+
+    def __init__(self, jobs: JobStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._jobs = jobs
+        self._clock = clock
+        self._order: list[Place] | None = None
+        self._looked_at = 0.0
+        self._looking: asyncio.Task[None] | None = None
+
+    async def position(self, marker: Marker) -> int:
+        """1: the next. Jobs that are being spoken count as before it. Waits for the store at the first call only."""
+        if self._looking is None and self._clock() - self._looked_at >= VIEW_AGE_S:
+            self._looking = asyncio.create_task(self._look())
+        if self._order is None and self._looking is not None:
+            await asyncio.shield(self._looking)
+        return 1 + bisect_left(self._order or [], _place(marker))
+
+    async def _look(self) -> None:
+        try:
+            pages = await asyncio.gather(
+                *(asyncio.to_thread(self._jobs.pending, shard, limit=VIEW_PAGE) for shard in keys.SHARDS)
+            )
+            self._order = sorted(_place(marker) for page in pages for marker in page)
+            self._looked_at = self._clock()
+        finally:
+            self._looking = None

@@ -1,0 +1,120 @@
+"""Sends the webhooks that lie in the outbox: one Jobs replica each, and another where that one dies.
+
+    outbox -> mine? -> the job's status as its dialect has it -> signed POST -> `notified`, and the entry goes
+
+RunPod's terms: a POST of what /status answers; where the answer is no 2xx, two more tries, 10 s apart. A webhook may
+arrive twice (a replica died between the answer and its record): the receiver tells by `webhook-id`.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any
+
+from serve_app import logs
+from serve_app.errors import JobExpired, JobNotFound, WebhookFailed
+from serve_app.jobs import JobRef, JobStatus, JobStore, Outbox
+from serve_app.storage import ObjectStore
+from serve_app.webhooks import Sender
+
+__all__ = ["WebhookSettings", "Webhooks"]
+
+AT_ONCE = 4
+"""Each is a process of its own while it is sent."""
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Tries in all, and seconds between two."""
+
+    attempts: int = 3
+    pause_s: float = 10.0
+
+
+class Webhooks:
+    """`body_of` makes what is sent of a job that has ended."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        jobs: JobStore,
+        sender: Sender,
+        body_of: Callable[[JobStatus], Mapping[str, Any]],
+        settings: WebhookSettings,
+        wall_clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._outbox = Outbox(store)
+        self._jobs = jobs
+        self._sender = sender
+        self._body_of = body_of
+        self._settings = settings
+        self._wall_clock = wall_clock
+        self._sleep = sleep
+        self._sending: dict[JobRef, asyncio.Task[None]] = {}
+
+    async def sweep(self, is_mine: Callable[[JobRef], bool]) -> None:
+        """Begin to send what lies in the outbox and is this replica's to send."""
+        for ref in await asyncio.to_thread(self._outbox.letters, limit=PAGE):
+            if len(self._sending) >= AT_ONCE:
+                return
+            if ref not in self._sending and is_mine(ref):
+                task = asyncio.get_running_loop().create_task(self._send(ref), context=Context())
+                self._sending[ref] = task
+
+    async def close(self) -> None:
+        """Stop; what was not sent lies in the outbox still."""
+        tasks = list(self._sending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _send(self, ref: JobRef) -> None:
+        try:
+            with logs.bind(job_id=ref.job_id):
+                await self._try(ref)
+        except Exception as error:
+            logs.failure("webhook_left", error, job_id=ref.job_id)
+        finally:
+            self._sending.pop(ref, None)
+
+    async def _try(self, ref: JobRef) -> None:
+        try:
+            status = await asyncio.to_thread(self._jobs.status, ref)
+        except (JobNotFound, JobExpired):
+            await asyncio.to_thread(self._outbox.remove, ref)
+            return
+        attempts = await asyncio.to_thread(self._outbox.attempts, ref)
+        if status.outcome is None or status.standing.notified or attempts is None:  # retried, or sent meanwhile
+            await asyncio.to_thread(self._outbox.remove, ref)
+            return
+        sent = False
+        while not sent and attempts < self._settings.attempts:
+            if attempts:
+                await self._sleep(self._settings.pause_s)
+            attempts += 1
+            sent = await self._attempt(status, attempts)
+            if not sent:
+                await asyncio.to_thread(self._outbox.put, ref, attempts)
+        await asyncio.to_thread(self._jobs.notified, status.outcome, sent=sent, attempts=attempts)
+
+    async def _attempt(self, status: JobStatus, attempt: int) -> bool:
+        request, outcome = status.request, status.outcome
+        assert request.webhook is not None
+        assert outcome is not None
+        body = json.dumps(self._body_of(status)).encode()  # with URLs made now
+        message_id = f"{request.job_id}-{outcome.generation}"
+        send = self._sender.send
+        try:
+            await asyncio.to_thread(
+                send, request.webhook, body, message_id=message_id, timestamp=int(self._wall_clock())
+            )
+        except WebhookFailed as error:
+            logs.event("webhook_failed", attempt=attempt, reason=error.message)
+            return False
+        logs.event("webhook_sent", attempt=attempt)
+        return True

@@ -1,0 +1,54 @@
+"""Durable jobs on a plain object store: records, the state machine, lists, progress, results, retention.
+
+`store.JobStore` is what the rest works with; `states` owns what the records mean. docs/jobs.md draws it.
+"""
+
+from serve_app.jobs.collector import Collector
+from serve_app.jobs.idempotency import Claim, Idempotency
+from serve_app.jobs.lists import LISTS, Entry, JobLists, ListName
+from serve_app.jobs.outbox import Outbox
+from serve_app.jobs.progress import KeptProgress
+from serve_app.jobs.records import (
+    RETENTION_S,
+    AudioRecord,
+    ErrorRecord,
+    JobOutcome,
+    JobRef,
+    JobRequest,
+    JobRun,
+    Marker,
+    RunEnd,
+    RunEndReason,
+    marker_of,
+)
+from serve_app.jobs.results import Results
+from serve_app.jobs.states import OUTCOMES, Standing
+from serve_app.jobs.store import JobStatus, JobStore
+
+__all__ = [
+    "LISTS",
+    "OUTCOMES",
+    "RETENTION_S",
+    "AudioRecord",
+    "Claim",
+    "Collector",
+    "Entry",
+    "ErrorRecord",
+    "Idempotency",
+    "JobLists",
+    "JobOutcome",
+    "JobRef",
+    "JobRequest",
+    "JobRun",
+    "JobStatus",
+    "JobStore",
+    "KeptProgress",
+    "ListName",
+    "Marker",
+    "Outbox",
+    "Results",
+    "RunEnd",
+    "RunEndReason",
+    "Standing",
+    "marker_of",
+]

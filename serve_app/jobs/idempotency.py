@@ -1,0 +1,110 @@
+"""One job for one idempotency key, on a store that can neither lock nor compare.
+
+The job's id follows from tenant and key, so two requests that come at once are one job whoever is first. Each writes
+the hash of its body as an object beside the job and then lists: of two bodies at least one sees the other, and only a
+body that has seen no other becomes a job. As Stripe has it (https://docs.stripe.com/api/idempotent_requests): same key
+and body, the same job; another body, 422; after `window_s` a key is free again.
+
+Ids are UUIDv7 in form. Their time is the beginning of the window that they were made in, since all who send the key
+must make the same one; what needs the order of jobs goes by `accepted_at`.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serve_app import keys
+from serve_app.errors import IdempotencyMismatch, InvalidRequest
+from serve_app.jobs.records import JobRef, JobRequest
+from serve_app.jobs.states import GONE, REQUEST
+from serve_app.storage import ObjectStore
+
+__all__ = ["Claim", "Idempotency"]
+
+MAX_KEY_CHARS = 255
+"""Stripe's limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The job of a key. `known`: it was accepted before."""
+
+    ref: JobRef
+    known: bool
+
+
+class Idempotency:
+    """`window_s`: how long a key is remembered. `wall_clock`: Unix seconds. Blocks on the store."""
+
+    def __init__(self, store: ObjectStore, window_s: float, wall_clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._window_s = window_s
+        self._wall_clock = wall_clock
+
+    def claim(self, tenant: str, key: str, body_sha256: str) -> Claim:
+        """The job that this key and body stand for. Raises IdempotencyMismatch; InvalidRequest for what is no key."""
+        found = self.look(tenant, key, body_sha256)
+        return found if found.known else self.hold(found.ref, key, body_sha256)
+
+    def look(self, tenant: str, key: str, body_sha256: str) -> Claim:
+        """As `claim`, but it writes nothing: what is refused after this has not used up its key."""
+        if not key or len(key) > MAX_KEY_CHARS or not key.isprintable():
+            raise InvalidRequest(
+                f"Idempotency-Key {key[:40]!r} is not one: send 1 to {MAX_KEY_CHARS} printable characters"
+            )
+        now = self._wall_clock()
+        window = math.floor(now / self._window_s)
+        before = JobRef(tenant=tenant, job_id=self._job_id(tenant, key, window - 1))
+        names = self._names(before)
+        if REQUEST in names and self._accepted_at(before) + self._window_s > now:
+            self._check(names, key, body_sha256)
+            return Claim(before, known=True)
+        ref = JobRef(tenant=tenant, job_id=self._job_id(tenant, key, window))
+        names = self._names(ref)
+        self._check(names, key, body_sha256)
+        return Claim(ref, known=_is_known(names))
+
+    def hold(self, ref: JobRef, key: str, body_sha256: str) -> Claim:
+        """Take the job that `look` found unknown for this body; it may have become known since, or another body's."""
+        own = keys.job(ref.tenant, ref.job_id, _body_name(body_sha256))
+        self._store.put(own, b"", content_type="text/plain")
+        names = self._names(ref)
+        try:
+            self._check(names, key, body_sha256)
+        except IdempotencyMismatch:
+            self._store.delete(own)
+            raise
+        return Claim(ref, known=_is_known(names))
+
+    def _check(self, names: set[str], key: str, body_sha256: str) -> None:
+        bodies = {name for name in names if name.startswith("body-")}
+        if bodies - {_body_name(body_sha256)}:
+            raise IdempotencyMismatch(
+                f"Idempotency-Key {key[:40]!r} came with another body within {self._window_s:g} s: one key is one "
+                "request, so send this one with a key of its own"
+            )
+
+    def _names(self, ref: JobRef) -> set[str]:
+        prefix = keys.job(ref.tenant, ref.job_id)
+        return {info.key.removeprefix(prefix) for info in self._store.list(prefix).items}
+
+    def _accepted_at(self, ref: JobRef) -> float:
+        body = self._store.get(keys.job(ref.tenant, ref.job_id, REQUEST)).body
+        return JobRequest.model_validate_json(body).accepted_at
+
+    def _job_id(self, tenant: str, key: str, window: int) -> str:
+        ms = max(0, int(1000 * window * self._window_s))
+        bits = hashlib.sha256(f"{tenant}\0{key}\0{window}\0{self._window_s}".encode()).hexdigest()
+        variant = "89ab"[int(bits[3], 16) % 4]
+        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{bits[:3]}-{variant}{bits[4:7]}-{bits[7:19]}"
+
+
+def _is_known(names: set[str]) -> bool:
+    """Accepted, though its result may be removed: then it answers 410 until its key is free again."""
+    return REQUEST in names or GONE in names
+
+
+def _body_name(body_sha256: str) -> str:
+    return f"body-{body_sha256}.v1"

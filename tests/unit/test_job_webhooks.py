@@ -1,0 +1,131 @@
+"""Webhooks that are sent once a job has ended, whoever ended it: a memory store, a sender that records, no sleeping."""
+
+import asyncio
+import json
+
+import pytest
+
+from serve_app.errors import WebhookFailed
+from serve_app.job_webhooks import Webhooks, WebhookSettings
+from serve_app.jobs import JobRef, JobStatus, JobStore, Outbox
+from serve_app.storage import MemoryStore
+from tests.support.jobs import Speak, finish, runner, submit
+
+URL = "https://client.example/hook"
+
+
+class Sender:
+    """Fails as often as it is told, then takes what it is given."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.sent: list[tuple[str, dict, str]] = []
+        self.tries = 0
+
+    def send(self, url: str, body: bytes, *, message_id: str, timestamp: int) -> None:
+        self.tries += 1
+        if self.tries <= self.failures:
+            raise WebhookFailed("answers 500: look at the receiver")
+        self.sent.append((url, json.loads(body), message_id))
+
+
+def form(status: JobStatus) -> dict:
+    return {"id": status.request.job_id, "state": status.state}
+
+
+def webhooks(store: MemoryStore, sender: Sender, pauses: list[float] | None = None) -> Webhooks:
+    async def pause(seconds: float) -> None:
+        if pauses is not None:
+            pauses.append(seconds)
+
+    return Webhooks(
+        store, JobStore(store, wall_clock=lambda: 200.0), sender, form, WebhookSettings(3, 10.0), lambda: 200.0, pause
+    )
+
+
+async def sent(hooks: Webhooks, *, mine: bool = True) -> None:
+    await hooks.sweep(lambda ref: mine)
+    await asyncio.gather(*hooks._sending.values())
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+async def ended(store: MemoryStore, number: int = 0xA, **changes: object) -> JobRef:
+    ref, r = submit(store, number, webhook=URL, **changes), runner(store, Speak())
+    await r.start(ref)
+    assert await finish(store, r, ref) == "completed"
+    return ref
+
+
+async def test_the_end_of_a_job_is_sent_once(store):
+    """The body is the job's status, the id is the job's; afterwards nothing lies in the outbox and nothing is sent."""
+    ref, sender = await ended(store), Sender()
+    for _ in range(2):
+        await sent(webhooks(store, sender))
+    assert sender.sent == [(URL, {"id": ref.job_id, "state": "completed"}, f"{ref.job_id}-0")]
+    assert Outbox(store).letters(limit=10) == []
+
+
+async def test_a_job_without_a_webhook_sends_none(store):
+    """No entry is written for it."""
+    ref, r = submit(store), runner(store, Speak())
+    await r.start(ref)
+    await r.wait(ref)
+    assert Outbox(store).letters(limit=10) == []
+
+
+async def test_a_receiver_that_fails_is_tried_three_times_ten_seconds_apart(store):
+    """As RunPod does; then it is given up, and that is on record."""
+    await ended(store)
+    sender, pauses = Sender(failures=99), []
+    await sent(webhooks(store, sender, pauses))
+    assert (sender.tries, pauses) == (3, [10.0, 10.0])
+    await sent(webhooks(store, sender))
+    assert sender.tries == 3
+    (record,) = [info.key for info in store.list("jobs/").items if "/notified-" in info.key]
+    told = json.loads(store.get(record).body)
+    assert (told["sent"], told["attempts"]) == (False, 3)
+
+
+async def test_tries_go_on_where_a_dead_replica_left_them(store):
+    """What it had tried counts: another replica sends within the tries that are left."""
+    ref, sender = await ended(store), Sender(failures=99)
+    Outbox(store).put(ref, attempts=2)
+    await sent(webhooks(store, sender))
+    assert sender.tries == 1
+
+
+async def test_another_replicas_letter_is_left_to_it(store):
+    """Only the one that is chosen sends; the entry stays for it."""
+    ref, sender = await ended(store), Sender()
+    await sent(webhooks(store, sender), mine=False)
+    assert (sender.tries, Outbox(store).letters(limit=10)) == (0, [ref])
+
+
+async def test_a_cancelled_job_is_told_too(store):
+    """A client's cancel ends the job in the ingress; the webhook is sent all the same."""
+    ref, sender = submit(store, webhook=URL), Sender()
+    JobStore(store, wall_clock=lambda: 200.0).cancel(ref)
+    await sent(webhooks(store, sender))
+    assert [body["state"] for _, body, _ in sender.sent] == ["cancelled"]
+
+
+async def test_settling_again_sends_nothing_again(store):
+    """A marker that was left over has its job settled once more, and its receiver hears nothing of that."""
+    ref, sender = await ended(store), Sender()
+    await sent(webhooks(store, sender))
+    status = JobStore(store, wall_clock=lambda: 200.0).status(ref)
+    JobStore(store, wall_clock=lambda: 200.0).settle(status.request, status.outcome)
+    await sent(webhooks(store, sender))
+    assert len(sender.sent) == 1
+
+
+async def test_a_letter_without_a_job_is_removed(store):
+    """It cannot keep the others from being sent."""
+    Outbox(store).put(JobRef(tenant="default", job_id="01939f00-0000-7000-8000-00000000000a"))
+    sender = Sender()
+    await sent(webhooks(store, sender))
+    assert (sender.tries, Outbox(store).letters(limit=10)) == (0, [])
