@@ -16,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 F5_ARGS ?=
 F5 ?= $(if $(filter f5,$(EXTRAS)),,$(if $(wildcard /dev/nvidia[0-9]*),prepared))
 
-.PHONY: run f5-environment test test-unit test-gpu lint format bench lock clean
+.PHONY: run f5-environment test test-unit test-gpu chaos lint format bench lock clean
 
 run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
@@ -30,6 +30,11 @@ test-unit: .venv-test/.installed
 # On a machine with a GPU; elsewhere everything skips with the reason.
 test-gpu: .venv-test/.installed
 	.venv-test/bin/python -m pytest -rP tests/gpu
+
+# Kills everything that can be killed under load, again and again (docs/chaos.md); the short form is in `make test`.
+CHAOS_ARGS ?= --seed 1 --report docs/chaos.md
+chaos: .venv-test/.installed
+	.venv-test/bin/python -m tests.chaos $(CHAOS_ARGS)
 
 lint: .venv-test/.installed
 	.venv-test/bin/ruff check .

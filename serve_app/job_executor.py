@@ -20,13 +20,10 @@ from serve_app.errors import (
     ExecutionTimeout,
     InvalidRequest,
     NotFound,
-    Overloaded,
     PoisonJob,
     ReplicaLost,
     ServiceError,
     StorageError,
-    StorageUnreachable,
-    Unavailable,
 )
 from serve_app.heartbeats import Counters
 from serve_app.jobs import (
@@ -44,18 +41,13 @@ from serve_app.jobs import (
     Standing,
     marker_of,
 )
+from serve_app.patience import PASSING, PATIENCE_S, patiently
 from serve_app.speech import Progress
 from serve_app.storage import ObjectStore
 
 __all__ = ["MAX_STRIKES", "PATIENCE_S", "ExecutorSettings", "JobExecutor", "Speak"]
 
 T = TypeVar("T")
-PASSING = (Overloaded, Unavailable, StorageUnreachable)
-"""What time mends: a full queue, a replica or a cache that is restarting. It does not use up a job's runs."""
-
-PATIENCE_S = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
-"""Pauses before speaking or storing is tried again within one run; five minutes in all."""
-
 MAX_STRIKES = 3
 """Replicas that may end with one unit of a job: the second and third time it is alone there."""
 LAST_WRITES_S = 5.0
@@ -111,9 +103,11 @@ class JobExecutor:
         """The job has its outcome, or another replica runs it: the run here is cancelled next, and says nothing."""
         self._ended_elsewhere.add(ref)
 
-    async def execute(self, ref: JobRef) -> bool:
+    async def execute(self, ref: JobRef, after_run: int | None = None) -> bool:
         """Run the job once. True when it has ended; False when it is still pending and may be run again.
 
+        `after_run`: the last run of it that the caller saw, which is over (0: there was none); None: nothing was looked
+        at. A job that has been begun since is left to whoever did.
         Raises nothing but CancelledError, after it has said in the store that the run is over: whatever else goes
         wrong is logged, and the job stays pending.
         """
@@ -124,6 +118,10 @@ class JobExecutor:
                     if await asyncio.to_thread(self._jobs.is_marked, marker_of(status.request)):
                         await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
                     return True
+                found = status.standing
+                if found.run != after_run if after_run is not None else found.state != "queued":
+                    logs.event("run_is_anothers", run=found.run)
+                    return False
                 return await self._run(status)
         except Exception as error:
             logs.failure("job_left_pending", error, job_id=ref.job_id)
@@ -203,14 +201,7 @@ class JobExecutor:
             raise
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
-        """`step`, tried again with pauses while it fails for what time mends."""
-        for pause_s in PATIENCE_S:
-            try:
-                return await step()
-            except PASSING as error:
-                logs.event("job_waits", code=error.code, reason=error.message, pause_s=pause_s)
-                await self._sleep(pause_s)
-        return await step()
+        return await patiently(step, self._sleep)
 
     async def _keep(self, request: JobRequest, speech: Speech, body: bytes, sha256: str) -> AudioRecord:
         audio = await asyncio.to_thread(

