@@ -40,7 +40,15 @@ from serve_app.settings import (
     StoreSettings,
     WebhookSecret,
 )
-from serve_app.storage import DirectoryStore, ObjectStore, UrlSigner, conditions_hold, probe, s3_store
+from serve_app.storage import (
+    ConditionalStore,
+    DirectoryStore,
+    ObjectStore,
+    UrlSigner,
+    conditions_hold,
+    probe,
+    s3_store,
+)
 from serve_app.webhooks import WebhookSender, secret_of
 
 __all__ = ["build", "choose_models", "jobs_deployment", "open_store"]
@@ -66,7 +74,7 @@ def build(args: BuildArgs) -> Application:
         model.name: _synthesizer(model, environments.get(model.name), (store, voices, args.log_level))
         for model in models
     }
-    secret = _webhook_secret(store, WebhookSecret.from_environment(os.environ))
+    secret = _webhook_secret(store, WebhookSecret.from_environment(os.environ), exclusive)
     sender = WebhookSender(secret, args.jobs.webhook_timeout_s, args.url_addresses)
     jobs = jobs_deployment(Jobs, args.jobs).bind(args, models, store, voices, synthesizers, exclusive, sender)
     ingress = _deployment(serve.ingress()(Ingress), "Ingress", args.ingress)
@@ -131,7 +139,7 @@ def _signing_key(path: Path) -> bytes:
         ) from error
 
 
-def _webhook_secret(store: ObjectStore, settings: WebhookSecret) -> bytes:
+def _webhook_secret(store: ObjectStore, settings: WebhookSecret, exclusive: bool) -> bytes:
     """The one that is set, or one made at the first start and kept in the store, where the operator reads it."""
     if settings.secret is not None:
         return secret_of(settings.secret.get_secret_value())
@@ -139,9 +147,12 @@ def _webhook_secret(store: ObjectStore, settings: WebhookSecret) -> bytes:
     try:
         return secret_of(store.get(key).body.decode())
     except ObjectNotFound:
-        made = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
-        store.put(key, made.encode(), content_type="text/plain")
-        return secret_of(store.get(key).body.decode())  # of two that start at once one was first
+        made = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}".encode()
+        if exclusive and isinstance(store, ConditionalStore):
+            store.put_new(key, made, content_type="text/plain")  # of two that start at once one is first
+        else:
+            store.put(key, made, content_type="text/plain")
+        return secret_of(store.get(key).body.decode())
 
 
 def _identity(settings: StoreSettings) -> str:

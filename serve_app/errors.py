@@ -273,10 +273,12 @@ class DeviceLost(Unavailable):
 
 
 class ReplicaLost(Unavailable):
-    """A replica ended while it had this unit, perhaps because of it. `unit_index` says which unit of the text."""
+    """A replica ended while it had this unit, perhaps because of it. `unit_index` says which unit of the text, and
+    `unit_indexes` which of them were at the replicas then, where a whole text is spoken."""
 
     code = "replica_lost"
     unit_index: int | None = None
+    unit_indexes: frozenset[int] = frozenset()
 
 
 class OutOfMemory(ServiceError):

@@ -8,13 +8,15 @@ import asyncio
 import heapq
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
 from serve_app import keys, logs
 from serve_app.domain import JobState
-from serve_app.errors import JobNotFound, ServiceError
+from serve_app.errors import JobExpired, JobNotFound, ServiceError
 from serve_app.job_queue import QueueView
 from serve_app.jobs import (
     LISTS,
@@ -105,6 +107,7 @@ class JobClient:
         self._lists = JobLists(store)
         self._keys = Idempotency(store, idempotency_s, wall_clock)
         self._queue = QueueView(self._jobs, clock)
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="jobs")
         self._runners = runners
         self._clock = clock
         self._wall_clock = wall_clock
@@ -209,7 +212,7 @@ class JobClient:
         """Have the result of an ended job removed `ttl_s` from now, if that is sooner; nothing for any other."""
         status, until = await self.status(ref), self._wall_clock() + ttl_s
         if status.outcome is not None and until < removed_at(status.outcome, status.standing):
-            await asyncio.to_thread(self._jobs.shorten, status.request, until)
+            await asyncio.to_thread(self._jobs.shorten, status.request, until, status.standing.generation)
 
     async def hand_out(self, ref: JobRef) -> bool:
         """Whether this is the first time that the job's output is streamed."""
@@ -235,7 +238,7 @@ class JobClient:
             return self._jobs.standing(ref).state == "queued" and (
                 self._jobs.cancel(ref).standing.outcome == "cancelled"
             )
-        except JobNotFound:
+        except (JobNotFound, JobExpired):  # a marker that is left over
             return False
 
     async def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:
@@ -250,15 +253,15 @@ class JobClient:
             lists = (state,)
         entries = heapq.merge(*(self._lists.newest(tenant, name, after=after) for name in lists))
         items: dict[str, ListedJob] = {}
-        scanned, last = 0, ""
-        for entry in islice(entries, SCANNED):
-            scanned, last = scanned + 1, entry.name
-            listed = self._listed(tenant, entry)
-            if listed is not None and state in (None, listed.state):
-                items.setdefault(listed.job_id, listed)
-            if len(items) == limit:
-                return JobPage(tuple(items.values()), last)
-        return JobPage(tuple(items.values()), last if scanned == SCANNED else None)
+        scanned = 0
+        while scanned < SCANNED and (some := list(islice(entries, limit))):
+            scanned += len(some)
+            for entry, listed in zip(some, self._pool.map(partial(self._listed, tenant), some), strict=True):
+                if listed is not None and state in (None, listed.state):
+                    items.setdefault(listed.job_id, listed)
+                if len(items) == limit:
+                    return JobPage(tuple(items.values()), entry.name)
+        return JobPage(tuple(items.values()), some[-1].name if scanned >= SCANNED else None)
 
     def _listed(self, tenant: str, entry: Entry) -> ListedJob | None:
         """What an entry speaks of: one in `open` may be of a job that has ended, or was never accepted."""

@@ -6,6 +6,7 @@ Knows nothing of HTTP, Ray, models, or of which job to run when.
 
 import asyncio
 import hashlib
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from serve_app.jobs import (
     JobStatus,
     JobStore,
     KeptProgress,
+    Marker,
     Results,
     RunEnd,
     RunEndReason,
@@ -115,7 +117,7 @@ class JobExecutor:
             status = await asyncio.to_thread(self._jobs.status, ref)
             with logs.bind(request_id=status.request.speech.request_id, job_id=ref.job_id):
                 if status.outcome is not None:
-                    if await asyncio.to_thread(self._jobs.is_marked, marker_of(status.request)):
+                    if await asyncio.to_thread(self._jobs.is_marked, _marker(status)):
                         await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
                     return True
                 found = status.standing
@@ -131,13 +133,14 @@ class JobExecutor:
             self._current.pop(ref, None)
 
     async def _run(self, status: JobStatus) -> bool:
+        status = await self._without_own_run(status)
         request, found = status.request, status.standing
         if found.failed + found.lost >= self._settings.max_runs:
             return await self._finish(request, self._jobs.ended(status, "failed", _record(_given_up(status))))
         run = found.run + 1
-        began = await asyncio.to_thread(
-            self._jobs.begin, request, run=run, owner=self._settings.replica_id, started_at=self._wall_clock()
-        )
+        token, now, owner = secrets.token_hex(8), self._wall_clock(), self._settings.replica_id
+        begin = partial(self._jobs.begin, request, run=run, owner=owner, started_at=now, token=token)
+        began = await self._patiently(partial(asyncio.to_thread, begin))
         if began is None:
             logs.event("run_is_anothers", run=run)
             return False
@@ -159,12 +162,21 @@ class JobExecutor:
         except Exception as error:
             if not limit.expired():
                 return await self._failed(status, progress, error)
+            await self._patiently(progress.flush)  # for a retry
             late = ExecutionTimeout(
                 f"run {run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
                 "executionTimeout or ttl in `policy`"
             )
             return await self._finish(request, self._jobs.ended(status, "expired", _record(late)))
         return await self._finish(request, outcome)
+
+    async def _without_own_run(self, status: JobStatus) -> JobStatus:
+        """An open run of this very replica is over, though the store could not be told: it does not count as lost."""
+        run, found = status.run, status.standing
+        if run is None or status.run_end is not None or run.owner != self._settings.replica_id:
+            return status
+        await self._patiently(partial(self._end_run, status, "released", 0.0, None))
+        return status.model_copy(update={"standing": replace(found, lost=found.lost - 1)})
 
     def _limit_s(self, request: JobRequest, status: JobStatus) -> float:
         """Seconds that this run may take: the client's limit, or what the planned speech allows; never past the ttl."""
@@ -191,8 +203,8 @@ class JobExecutor:
             return await self._speak(request.speech, progress)
         except ReplicaLost as error:
             unit = -1 if error.unit_index is None else error.unit_index
-            strikes[unit] += 1
-            suspects.add(unit)
+            strikes.update({unit, *error.unit_indexes} if unit not in suspects else {unit})
+            suspects |= {unit, *error.unit_indexes}
             if strikes[unit] >= MAX_STRIKES:
                 raise PoisonJob(
                     f"{MAX_STRIKES} replicas ended with unit {unit} of the text, twice with nothing beside it: it is "
@@ -267,6 +279,10 @@ class JobExecutor:
             error=_record(error) if error else None,
         )
         await asyncio.to_thread(self._jobs.end_run, end)
+
+
+def _marker(status: JobStatus) -> Marker:
+    return marker_of(status.request, status.standing.generation)
 
 
 def _begun(found: Standing, run: int) -> Standing:

@@ -7,6 +7,7 @@ turn, some at a time: the more replicas there are, the fewer each looks at, and 
 import asyncio
 import hashlib
 import heapq
+import math
 import time
 from bisect import bisect_left
 from collections import Counter, deque
@@ -15,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from serve_app import keys
 from serve_app.jobs import JobRef, JobStore, Marker
 
-__all__ = ["JobQueue", "QueueView", "chosen", "fair_order"]
+__all__ = ["JobQueue", "QueueView", "chosen", "chosen_for", "fair_order"]
 
-SWEEP_PAGE = 100
-"""Markers that one look at a shard reads; more wait for the next look."""
+SWEEP_PAGE = 1000
+"""Markers that one look at a shard reads, and as many of those behind them, which come in turn."""
 VIEW_PAGE = 1000
 VIEW_AGE_S = 1.0
 
@@ -32,6 +33,7 @@ class JobQueue:
         self._turn = deque(keys.SHARDS)
         self._turn.rotate(-begin)
         self._seen: dict[str, dict[str, Marker]] = {}
+        self._behind: dict[str, str] = {}  # where the next look behind the first page of a shard begins
 
     def share(self, replicas: int) -> list[str]:
         """The shards whose turn it is, if `replicas` look at them in turn."""
@@ -44,6 +46,10 @@ class JobQueue:
         """See anew what lies in these shards."""
         for shard in shards:
             found = self._jobs.pending(shard, limit=SWEEP_PAGE)
+            if len(found) == SWEEP_PAGE:  # a page of what lies behind, another one each time
+                behind = self._jobs.pending(shard, limit=SWEEP_PAGE, after=self._behind.get(shard) or found[-1].name)
+                self._behind[shard] = behind[-1].name if len(behind) == SWEEP_PAGE else ""
+                found = [*found, *behind]
             self._seen[shard] = {marker.ref.job_id: marker for marker in found}
 
     def discard(self, ref: JobRef) -> None:
@@ -64,7 +70,12 @@ class JobQueue:
 
 def chosen(ref: JobRef, names: Iterable[str]) -> str:
     """The one of these replicas that all who know them choose for the job, by its id (rendezvous hashing)."""
-    return max(names, key=lambda name: hashlib.sha256(f"{name} {ref.job_id}".encode()).digest())
+    return chosen_for(ref.job_id, names)
+
+
+def chosen_for(thing: str, names: Iterable[str]) -> str:
+    """As `chosen`, for anything that has a name."""
+    return max(names, key=lambda name: hashlib.sha256(f"{name} {thing}".encode()).digest())
 
 
 def fair_order(waiting: Iterable[Marker], running: Iterable[JobRef] = ()) -> Iterator[Marker]:
@@ -100,13 +111,14 @@ class QueueView:
         self._jobs = jobs
         self._clock = clock
         self._order: list[Place] | None = None
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._looking: asyncio.Task[None] | None = None
 
     async def position(self, marker: Marker) -> int:
         """1: the next. Jobs that are being spoken count as before it. Waits for the store at the first call only."""
         if self._looking is None and self._clock() - self._looked_at >= VIEW_AGE_S:
             self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())  # told to who waits
         if self._order is None and self._looking is not None:
             await asyncio.shield(self._looking)
         return 1 + bisect_left(self._order or [], _place(marker))
@@ -117,6 +129,6 @@ class QueueView:
                 *(asyncio.to_thread(self._jobs.pending, shard, limit=VIEW_PAGE) for shard in keys.SHARDS)
             )
             self._order = sorted(_place(marker) for page in pages for marker in page)
-            self._looked_at = self._clock()
         finally:
+            self._looked_at = self._clock()  # also where the store does not answer: the next look is a second away
             self._looking = None

@@ -15,19 +15,26 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence, Set
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 
 from serve_app import keys, logs
 from serve_app.errors import JobExpired, JobNotFound
 from serve_app.heartbeats import Counters, Heartbeats
-from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
-from serve_app.job_queue import JobQueue, chosen, fair_order
+from serve_app.job_executor import MAX_PAUSE_S, ExecutorSettings, JobExecutor, Speak
+from serve_app.job_queue import JobQueue, chosen, chosen_for, fair_order
 from serve_app.job_webhooks import Webhooks
-from serve_app.jobs import Collector, JobRef, JobStatus, JobStore, Marker, marker_of
+from serve_app.jobs import COLLECT_PAGE, Collector, JobRef, JobStatus, JobStore, Marker, marker_of
 from serve_app.patience import forever, logged
 from serve_app.storage import ObjectStore
 
 __all__ = ["JobRunner", "RunnerSettings"]
 
+ALONE_FROM = 2
+"""Runs of a job that did not end: one may be the replica's fault, from two on it may be the job's."""
+ALONE_AFTER_SWEEPS = 20
+MANY = 100_000
+TENDED_EVERY = 10
+"""Sweeps between two looks at a job that waits, where there is no room to begin it."""
 OTHERS_TURN = 4
 """Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun."""
 
@@ -85,6 +92,7 @@ class JobRunner:
         self._own: set[JobRef] = set()  # jobs that this replica was told of, and has not begun
         self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of
         self._live: Set[str] = frozenset()
+        self._mine: dict[JobRef, bool] = {}  # whether this replica is chosen, as long as the same ones live
         self._looked_at = -math.inf
         self._wake = asyncio.Event()
         self._closing = False
@@ -93,7 +101,7 @@ class JobRunner:
         """Run the job here, now; False if it must wait in the store: no room, or older ones wait already."""
         if ref in self._tasks:
             return True
-        if self._closing or not self._has_room() or self._backlog():
+        if not self._may_begin() or self._backlog():
             self._told.add(ref)
             self._wake.set()  # the oldest goes first
             return False
@@ -103,7 +111,7 @@ class JobRunner:
     async def wait(self, ref: JobRef) -> None:
         """Until this replica is done with the job; at once if it does not run here."""
         if task := self._tasks.get(ref):
-            await asyncio.shield(task)
+            await asyncio.wait({task})  # it may be cancelled, which is no cancellation of who waits
 
     async def serve(self) -> None:
         """Beat, sweep, watch and collect until cancelled. What fails is logged, and tried again at the next turn."""
@@ -124,11 +132,14 @@ class JobRunner:
     async def sweep(self) -> None:
         """Look at this replica's share of the pending jobs, start those that nobody alive is running, send webhooks."""
         self._looked_at = self._clock()
-        self._live = await asyncio.to_thread(self._heartbeats.live)
+        live = await asyncio.to_thread(self._heartbeats.live)
+        if live != self._live or len(self._mine) > MANY:
+            self._live, self._mine = live, {}
         await self._look(self._queue.share(len(self._live)))
         waiting = [marker for marker in self._queue if marker.ref not in self._tasks]
         self._waited = {marker.ref: self._waited.get(marker.ref, 0) + 1 for marker in waiting}
         await self.fill()
+        await self._tend()
         if self._webhooks is not None:
             await self._webhooks.sweep(self._is_mine)
 
@@ -136,7 +147,7 @@ class JobRunner:
         """Start jobs while there is room, in fair order, of those that the last looks have seen."""
         waiting = [marker for marker in self._queue if marker.ref not in self._tasks]
         for marker in self._in_turn(waiting):
-            if self._closing or not self._has_room():
+            if not self._may_begin():
                 break
             if marker.ref in self._tasks:  # begun meanwhile, by `start`
                 continue
@@ -144,11 +155,29 @@ class JobRunner:
                 status = await self._free(marker)
                 if status is None:
                     continue
-                if status.standing.lost and self._tasks:
-                    break  # it runs alone: nothing more is begun until it can
-                self._begin(marker.ref, status.standing.run, alone=status.standing.lost > 0)
+                alone = status.standing.lost >= ALONE_FROM
+                if alone and self._tasks:
+                    if self._waited.get(marker.ref, 0) >= ALONE_AFTER_SWEEPS:
+                        break  # it has waited for an empty replica long enough: nothing more is begun until it can
+                    continue
+                if not self._may_begin():
+                    break
+                self._begin(marker.ref, status.standing.run, alone=alone)
             except Exception as error:  # one broken record must not keep the others waiting
                 logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
+
+    async def _tend(self) -> None:
+        """Look at some that wait, whether there is room or not: a ttl may be over, or an end not settled."""
+        waiting = [m for m in self._queue if m.ref not in self._tasks and self._is_mine(m.ref)]
+        for marker in sorted(waiting, key=lambda m: self._waited.get(m.ref, 0), reverse=True):
+            if self._waited.get(marker.ref, 0) % TENDED_EVERY == TENDED_EVERY - 1:
+                await logged(partial(self._end_if_over, marker), "job_not_tended")
+
+    async def _end_if_over(self, marker: Marker) -> None:
+        status = await self._status(marker)
+        if status is not None and status.outcome is not None:
+            await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
+            self._queue.discard(marker.ref)
 
     async def _look(self, shards: Collection[str]) -> None:
         """See anew what lies in these shards, and in those of the jobs that this replica was told of."""
@@ -170,17 +199,20 @@ class JobRunner:
             mine = self._executor.run_of(ref)  # None by now where it is being ended here
             if mine is not None and (found.outcome is not None or found.run > mine):
                 logs.event("run_stopped", job_id=ref.job_id, state=found.state, run=mine)
-                self._executor.ended_elsewhere(ref)
-                task.cancel()
+                if found.outcome is not None:
+                    self._executor.ended_elsewhere(ref)
+                task.cancel()  # of a run that another thought dead the store is told that it was not
 
     def retire(self) -> None:
         """Take this replica's heartbeat away: it is stopped for good. Blocks on the store."""
         self._heartbeats.remove()
 
     async def collect(self) -> None:
-        """Remove what is past its retention, a shard at a time, as long as there is something."""
+        """Remove what is past its retention: in the shards that fall to this replica, as long as there is something."""
         for shard in keys.SHARDS:
-            await asyncio.to_thread(self._collector.collect, shard)
+            if chosen_for(shard, self._live | {self._settings.replica_id}) == self._settings.replica_id:
+                while not self._closing and await asyncio.to_thread(self._collector.collect, shard) == COLLECT_PAGE:
+                    await asyncio.sleep(0)
 
     async def close(self, drain_s: float = 0.0) -> None:
         """Take nothing more, give running jobs `drain_s` to end, then stop them.
@@ -188,12 +220,12 @@ class JobRunner:
         What is stopped is let go in the store, with what it has spoken, so that another replica goes on at once.
         """
         self._closing = True
-        tasks = list(self._tasks.values())
-        if tasks:
+        if tasks := list(self._tasks.values()):
             await asyncio.wait(tasks, timeout=drain_s)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks.values()):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self._webhooks is not None:
             await self._webhooks.close()
 
@@ -205,8 +237,9 @@ class JobRunner:
             "running_audio_s": float(max(running, len(self._tasks))),  # one may run that no sweep has seen
         }
 
-    def _has_room(self) -> bool:
-        return self._alone is None and len(self._tasks) < self._settings.max_running_jobs
+    def _may_begin(self) -> bool:
+        room = self._alone is None and len(self._tasks) < self._settings.max_running_jobs
+        return room and not self._closing
 
     def _backlog(self) -> bool:
         """Whether jobs wait that do not run here, as far as the last sweep saw."""
@@ -227,33 +260,44 @@ class JobRunner:
         return sorted(fair_order(considered, self._tasks), key=lambda each: (each.low_priority, not mine[each.ref]))
 
     def _is_mine(self, ref: JobRef) -> bool:
-        return chosen(ref, self._live | {self._settings.replica_id}) == self._settings.replica_id
+        if ref not in self._mine:
+            self._mine[ref] = chosen(ref, self._live | {self._settings.replica_id}) == self._settings.replica_id
+        return self._mine[ref]
 
     async def _free(self, marker: Marker) -> JobStatus | None:
         """The job, if this replica may take it: nobody began it, or whoever did is dead or let it go."""
-        ref = marker.ref
-        try:
-            status = await asyncio.to_thread(self._jobs.status, ref)
-        except (JobNotFound, JobExpired) as error:
-            logs.event("marker_without_job", job_id=ref.job_id, code=error.code)
-            await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
-            self._queue.discard(ref)
+        ref, status = marker.ref, await self._status(marker)
+        if status is None:
             return None
         if status.outcome is not None:
-            if marker != marker_of(status.request):  # of a twin with the same idempotency key, or of an older version
+            own = marker_of(status.request, status.outcome.generation)
+            if marker != own:  # of a twin with the same idempotency key, of before a retry, or of an older version
                 await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
-            if await asyncio.to_thread(self._jobs.is_marked, marker_of(status.request)):
+            if await asyncio.to_thread(self._jobs.is_marked, own):
                 return status  # ended, with its marker left over: taking it settles it
             self._queue.discard(ref)
             return None
         if status.run is None:
             return status if ref in self._known else None  # a new one is left for a turn to whoever was told of it
         if status.run_end is not None:
-            return status if self._wall_clock() >= status.run_end.not_before else None
+            left_s = status.run_end.not_before - self._wall_clock()
+            return status if left_s <= 0 or left_s > MAX_PAUSE_S else None  # more than a pause: clocks differ
         if status.run.owner == self._settings.replica_id:  # begun here, and not running here
             return status if self._clock() >= self._left.get(ref, 0.0) else None
         self._left.pop(ref, None)
         return status if self._heartbeats.is_dead(status.run.owner) else None
+
+    async def _status(self, marker: Marker) -> JobStatus | None:
+        """None where there is no job, or no result of it any more: then the marker goes."""
+        ref = marker.ref
+        try:
+            return await asyncio.to_thread(self._jobs.status, ref)
+        except (JobNotFound, JobExpired) as error:
+            logs.event("marker_without_job", job_id=ref.job_id, code=error.code)
+            await asyncio.to_thread(self._jobs.settle_removed, ref)
+            await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
+            self._queue.discard(ref)
+            return None
 
     async def _run(self, ref: JobRef, after_run: int | None) -> None:
         ended = False

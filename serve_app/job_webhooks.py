@@ -16,7 +16,7 @@ from typing import Any
 
 from serve_app import logs
 from serve_app.errors import JobExpired, JobNotFound, WebhookFailed
-from serve_app.jobs import JobRef, JobStatus, JobStore, Outbox
+from serve_app.jobs import JobRef, JobStatus, JobStore, Letter, Outbox
 from serve_app.storage import ObjectStore
 from serve_app.webhooks import Sender
 
@@ -55,16 +55,16 @@ class Webhooks:
         self._settings = settings
         self._wall_clock = wall_clock
         self._sleep = sleep
-        self._sending: dict[JobRef, asyncio.Task[None]] = {}
+        self._sending: dict[Letter, asyncio.Task[None]] = {}
 
     async def sweep(self, is_mine: Callable[[JobRef], bool]) -> None:
         """Begin to send what lies in the outbox and is this replica's to send."""
-        for ref in await asyncio.to_thread(self._outbox.letters, limit=PAGE):
+        for letter in await asyncio.to_thread(self._outbox.letters, limit=PAGE):
             if len(self._sending) >= AT_ONCE:
                 return
-            if ref not in self._sending and is_mine(ref):
-                task = asyncio.get_running_loop().create_task(self._send(ref), context=Context())
-                self._sending[ref] = task
+            if letter not in self._sending and is_mine(letter.ref):
+                task = asyncio.get_running_loop().create_task(self._send(letter), context=Context())
+                self._sending[letter] = task
 
     async def close(self) -> None:
         """Stop; what was not sent lies in the outbox still."""
@@ -73,24 +73,26 @@ class Webhooks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _send(self, ref: JobRef) -> None:
+    async def _send(self, letter: Letter) -> None:
         try:
-            with logs.bind(job_id=ref.job_id):
-                await self._try(ref)
+            with logs.bind(job_id=letter.ref.job_id):
+                await self._try(letter)
         except Exception as error:
-            logs.failure("webhook_left", error, job_id=ref.job_id)
+            logs.failure("webhook_left", error, job_id=letter.ref.job_id)
         finally:
-            self._sending.pop(ref, None)
+            self._sending.pop(letter, None)
 
-    async def _try(self, ref: JobRef) -> None:
+    async def _try(self, letter: Letter) -> None:
         try:
-            status = await asyncio.to_thread(self._jobs.status, ref)
+            status = await asyncio.to_thread(self._jobs.status, letter.ref)
         except (JobNotFound, JobExpired):
-            await asyncio.to_thread(self._outbox.remove, ref)
+            await asyncio.to_thread(self._outbox.remove, letter)
             return
-        attempts = await asyncio.to_thread(self._outbox.attempts, ref)
-        if status.outcome is None or status.standing.notified or attempts is None:  # retried, or sent meanwhile
-            await asyncio.to_thread(self._outbox.remove, ref)
+        attempts = await asyncio.to_thread(self._outbox.attempts, letter)
+        outcome = status.outcome
+        ended = outcome is not None and outcome.generation == letter.generation
+        if outcome is None or not ended or status.standing.notified or attempts is None:  # retried, or sent meanwhile
+            await asyncio.to_thread(self._outbox.remove, letter)
             return
         sent = False
         while not sent and attempts < self._settings.attempts:
@@ -99,8 +101,8 @@ class Webhooks:
             attempts += 1
             sent = await self._attempt(status, attempts)
             if not sent:
-                await asyncio.to_thread(self._outbox.put, ref, attempts)
-        await asyncio.to_thread(self._jobs.notified, status.outcome, sent=sent, attempts=attempts)
+                await asyncio.to_thread(self._outbox.put, letter, attempts)
+        await asyncio.to_thread(self._jobs.notified, outcome, sent=sent, attempts=attempts)
 
     async def _attempt(self, status: JobStatus, attempt: int) -> bool:
         request, outcome = status.request, status.outcome

@@ -12,7 +12,7 @@ from typing import Protocol
 from serve_app import logs
 from serve_app.audio import cross_fade
 from serve_app.domain import Speech, SpeechRequest, SpokenUnit, Synthesizer, Unit, VoiceRef, VoiceStats
-from serve_app.errors import ModelNotFound
+from serve_app.errors import ModelNotFound, ReplicaLost
 from serve_app.planning import UnitLimits, plan
 
 __all__ = ["NO_PROGRESS", "LimitsOf", "NoProgress", "Progress", "Speaker", "SpeakingModel", "VoiceStatsSource"]
@@ -120,13 +120,31 @@ class Speaker:
 
 
 async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress: Progress) -> dict[int, SpokenUnit]:
-    """Speak `units` with a bounded look-ahead; by index. The first error cancels the rest, and waits for their end."""
-    slots = asyncio.Semaphore(LOOK_AHEAD)
+    """Speak `units` with a bounded look-ahead; by index. The first error cancels the rest, and waits for their end.
+
+    Suspects are spoken one after the other, so that of two it is known which a replica died with. A ReplicaLost says
+    which units were at the replicas.
+    """
+    slots, one = asyncio.Semaphore(LOOK_AHEAD), asyncio.Lock()
+    asked: set[int] = set()
+
+    async def ask(unit: Unit) -> SpokenUnit:
+        asked.add(unit.index)
+        try:
+            return await synthesizer.synthesize(unit)
+        except ReplicaLost as error:
+            error.unit_indexes = frozenset(asked)
+            raise
+        finally:
+            asked.discard(unit.index)
 
     async def speak(unit: Unit) -> SpokenUnit:
         async with slots:  # until it is kept, so that a slow store holds no more than these in memory
-            asked = replace(unit, alone=True) if progress.is_suspect(unit) else unit
-            spoken = await synthesizer.synthesize(asked)
+            if progress.is_suspect(unit):
+                async with one:
+                    spoken = await ask(replace(unit, alone=True))
+            else:
+                spoken = await ask(unit)
             await progress.spoken(unit, spoken)
             return spoken
 

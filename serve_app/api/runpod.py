@@ -6,6 +6,7 @@ payload (`worker`). `/run` answers when the job is durable; all else reads the s
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from serve_app.api.job_forms import RUNPOD_STATES, runpod_form, speech_output
 from serve_app.api.policy import JobPolicy, Object, Url, runpod_policy, ttl_s
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
 from serve_app.api.submitting import REPLAYED, JobOrder, Submitted, submit, url_of
-from serve_app.errors import Conflict, InvalidPolicy, JobNotFound, Unavailable
+from serve_app.errors import Conflict, InvalidPolicy, JobNotFound, ObjectNotFound, Unavailable
 from serve_app.job_client import job_ref
 from serve_app.jobs import JobRef, JobStatus
 
@@ -191,7 +192,12 @@ def _beats(services: Services) -> list[dict[str, Any]]:
     """What the live Jobs replicas last wrote of themselves."""
     now = datetime.now(UTC)
     items = services.store.list(keys.heartbeat()).items
-    return [json.loads(services.store.get(info.key).body) for info in items if now - info.last_modified < FRESH]
+    beats = []
+    for info in items:
+        if now - info.last_modified < FRESH:
+            with suppress(ObjectNotFound):  # its replica retires
+                beats.append(json.loads(services.store.get(info.key).body))
+    return beats
 
 
 def _received(request: Request, body: RunBody, ttl: str | None) -> tuple[str, JobPolicy]:

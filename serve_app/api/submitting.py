@@ -122,4 +122,5 @@ async def _accepted(request: Request, order: JobOrder, ref: JobRef) -> JobReques
 
 def _digest(body: BaseModel) -> str:
     """Of the body as it was understood: order of fields, spaces and defaults left out make no other body."""
-    return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    said = body.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

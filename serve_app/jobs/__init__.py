@@ -3,10 +3,10 @@
 `store.JobStore` is what the rest works with; `states` owns what the records mean. docs/jobs.md draws it.
 """
 
-from serve_app.jobs.collector import Collector
+from serve_app.jobs.collector import COLLECT_PAGE, Collector
 from serve_app.jobs.idempotency import Claim, Idempotency
 from serve_app.jobs.lists import LISTS, Entry, JobLists, ListName
-from serve_app.jobs.outbox import Outbox
+from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.progress import KeptProgress
 from serve_app.jobs.records import (
     RETENTION_S,
@@ -26,6 +26,7 @@ from serve_app.jobs.states import OUTCOMES, Standing
 from serve_app.jobs.store import JobStatus, JobStore
 
 __all__ = [
+    "COLLECT_PAGE",
     "LISTS",
     "OUTCOMES",
     "RETENTION_S",
@@ -43,6 +44,7 @@ __all__ = [
     "JobStatus",
     "JobStore",
     "KeptProgress",
+    "Letter",
     "ListName",
     "Marker",
     "Outbox",

@@ -17,15 +17,16 @@ from serve_app.errors import ObjectNotFound, ServiceError
 from serve_app.jobs import states
 from serve_app.jobs.folders import JobFolders
 from serve_app.jobs.lists import Due, JobLists
-from serve_app.jobs.outbox import Outbox
+from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.records import JobOutcome, JobRef, JobRequest
 from serve_app.jobs.results import Results, digest
 from serve_app.jobs.states import GONE, REQUEST, Standing
 from serve_app.jobs.store import removed_at
 from serve_app.storage import ObjectStore
 
-__all__ = ["GRACE_S", "TOMBSTONE_S", "Collector"]
+__all__ = ["COLLECT_PAGE", "GRACE_S", "TOMBSTONE_S", "Collector"]
 
+COLLECT_PAGE = 100
 GRACE_S = 3600.0
 """Audio this young is left: a job that has just written it, or found it again, may be about to name it."""
 TOMBSTONE_S = 30 * 86_400.0
@@ -42,17 +43,19 @@ class Collector:
         self._wall_clock = wall_clock
         self._folders = JobFolders(store)
         self._lists = JobLists(store)
+        self._outbox = Outbox(store)
         self._results = Results(store, wall_clock)
 
-    def collect(self, shard: str, *, limit: int = 100) -> int:
-        """Look at what is due in a shard; how many entries that were."""
-        due = self._lists.due(shard, self._wall_clock(), limit=limit)
+    def collect(self, shard: str, *, limit: int = COLLECT_PAGE) -> int:
+        """Look at what is due in a shard, at most `limit` entries; how many were dealt with."""
+        dealt_with, due = 0, self._lists.due(shard, self._wall_clock(), limit=limit)
         for each in due:
             try:
                 self._look_at(each)
+                dealt_with += 1
             except (ServiceError, ValueError) as error:  # one broken record keeps no other
                 logs.failure("not_removed", error, job_id=each.ref.job_id)
-        return len(due)
+        return dealt_with
 
     def _look_at(self, due: Due) -> None:
         names = self._folders.names(due.ref)
@@ -113,7 +116,8 @@ class Collector:
             self._results.forget(due.ref, digest(request.speech, outcome.made_by))
         for sha256 in _named(names):
             self._results.remove(due.ref, sha256)
-        Outbox(self._store).remove(request.ref)
+        for generation in range(states.standing(names).generation + 1):
+            self._outbox.remove(Letter(due.ref, generation))
         self._store.delete(keys.worker_output(tenant, job_id))
         for name in sorted(names - {GONE, REQUEST}, key=lambda name: states.standing([name]).outcome is not None):
             self._folders.delete(due.ref, name)  # outcomes last: they say what else there is to remove

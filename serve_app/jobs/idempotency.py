@@ -11,12 +11,14 @@ must make the same one; what needs the order of jobs goes by `accepted_at`.
 
 import hashlib
 import math
+import re
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app import keys
 from serve_app.errors import IdempotencyMismatch, InvalidRequest
+from serve_app.jobs.folders import JobFolders
 from serve_app.jobs.records import JobRef, JobRequest
 from serve_app.jobs.states import GONE, REQUEST
 from serve_app.storage import ObjectStore
@@ -25,6 +27,9 @@ __all__ = ["Claim", "Idempotency"]
 
 MAX_KEY_CHARS = 255
 """Stripe's limit."""
+CLAIMING_S = 60.0
+"""A claim of the window before may still be on its way to being a job for so long."""
+BODY = re.compile(r"body-([0-9a-f]+)-[0-9a-f]+\.v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Idempotency:
     """`window_s`: how long a key is remembered. `wall_clock`: Unix seconds. Blocks on the store."""
 
     def __init__(self, store: ObjectStore, window_s: float, wall_clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+        self._folders = JobFolders(store)
         self._window_s = window_s
         self._wall_clock = wall_clock
 
@@ -61,6 +66,9 @@ class Idempotency:
         if REQUEST in names and self._accepted_at(before) + self._window_s > now:
             self._check(names, key, body_sha256)
             return Claim(before, known=True)
+        if now - window * self._window_s < CLAIMING_S and _bodies(names) and not _is_known(names):
+            self._check(names, key, body_sha256)
+            return Claim(before, known=False)
         ref = JobRef(tenant=tenant, job_id=self._job_id(tenant, key, window))
         names = self._names(ref)
         self._check(names, key, body_sha256)
@@ -68,31 +76,28 @@ class Idempotency:
 
     def hold(self, ref: JobRef, key: str, body_sha256: str) -> Claim:
         """Take the job that `look` found unknown for this body; it may have become known since, or another body's."""
-        own = keys.job(ref.tenant, ref.job_id, _body_name(body_sha256))
-        self._store.put(own, b"", content_type="text/plain")
+        own = f"body-{body_sha256}-{secrets.token_hex(8)}.v1"  # its own: a twin with this body may be accepted already
+        self._folders.note(ref, own)
         names = self._names(ref)
         try:
             self._check(names, key, body_sha256)
         except IdempotencyMismatch:
-            self._store.delete(own)
+            self._folders.delete(ref, own)
             raise
         return Claim(ref, known=_is_known(names))
 
     def _check(self, names: set[str], key: str, body_sha256: str) -> None:
-        bodies = {name for name in names if name.startswith("body-")}
-        if bodies - {_body_name(body_sha256)}:
+        if _bodies(names) - {body_sha256}:
             raise IdempotencyMismatch(
                 f"Idempotency-Key {key[:40]!r} came with another body within {self._window_s:g} s: one key is one "
                 "request, so send this one with a key of its own"
             )
 
     def _names(self, ref: JobRef) -> set[str]:
-        prefix = keys.job(ref.tenant, ref.job_id)
-        return {info.key.removeprefix(prefix) for info in self._store.list(prefix).items}
+        return self._folders.names(ref)
 
     def _accepted_at(self, ref: JobRef) -> float:
-        body = self._store.get(keys.job(ref.tenant, ref.job_id, REQUEST)).body
-        return JobRequest.model_validate_json(body).accepted_at
+        return self._folders.read(ref, REQUEST, JobRequest).accepted_at
 
     def _job_id(self, tenant: str, key: str, window: int) -> str:
         ms = max(0, int(1000 * window * self._window_s))
@@ -106,5 +111,6 @@ def _is_known(names: set[str]) -> bool:
     return REQUEST in names or GONE in names
 
 
-def _body_name(body_sha256: str) -> str:
-    return f"body-{body_sha256}.v1"
+def _bodies(names: set[str]) -> set[str]:
+    """The hashes of all bodies that came with the key."""
+    return {found[1] for name in names if (found := BODY.fullmatch(name))}

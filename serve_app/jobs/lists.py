@@ -75,7 +75,7 @@ class JobLists:
 
     def expire(self, ref: JobRef, at: float) -> None:
         """Have what is kept under this id (a job, an answer, speech) looked at when `at` (Unix seconds) has come."""
-        entry = f"{int(1000 * at):012x}.{ref.job_id}.{ref.tenant}"
+        entry = f"{int(1000 * at) + 1:012x}.{ref.job_id}.{ref.tenant}"  # never before `at`: then it would be done with
         self._store.put(keys.expiry(ref.job_id[-1], entry), b"", content_type="text/plain")
 
     def due(self, shard: str, now: float, *, limit: int = PAGE) -> list[Due]:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import io
 import time
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from zipfile import BadZipFile
@@ -19,7 +20,7 @@ import numpy as np
 
 from serve_app import keys, logs
 from serve_app.domain import SpokenUnit, Unit
-from serve_app.errors import ObjectNotFound
+from serve_app.errors import ObjectCorrupt, ObjectNotFound
 from serve_app.jobs.records import JobRef, JobRequest
 from serve_app.storage import ObjectStore
 
@@ -139,7 +140,7 @@ def _restored(store: ObjectStore, ref: JobRef, digests: Mapping[int, str]) -> di
                     index, of, made_by = name.split(" ", 2)
                     if digests.get(int(index)) == of:
                         restored[int(index)] = SpokenUnit(arrays[name], made_by)
-        except (ObjectNotFound, ValueError, BadZipFile) as error:
+        except (ObjectNotFound, ObjectCorrupt, ValueError, EOFError, BadZipFile, zlib.error) as error:
             logs.failure("progress_not_readable", error, key=key)
     return restored
 

@@ -164,7 +164,11 @@ class JobOutcome(Record):
 
 
 class Marker(BaseModel):
-    """A job that is not ended, as a listing of the markers alone tells it. `accepted_ms`: Unix milliseconds."""
+    """A job that is not ended, as a listing of the markers alone tells it. `accepted_ms`: Unix milliseconds.
+
+    `generation`: how often the job was retried; each has a marker of its own, so that what still settles the end of one
+    cannot take the next off the list.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -172,12 +176,13 @@ class Marker(BaseModel):
     accepted_ms: int
     low_priority: bool = False
     audio_s: int = UNPLANNED_S
+    generation: int = 0
 
     @property
     def name(self) -> str:
-        """`{accepted_ms}.{job_id}.{tenant}.{n or l}{audio_s}`: so the oldest comes first."""
-        priority = "l" if self.low_priority else "n"
-        return f"{self.accepted_ms:012x}.{self.ref.job_id}.{self.ref.tenant}.{priority}{self.audio_s}"
+        """`{accepted_ms}.{job_id}.{tenant}.{n or l}{audio_s}`, and `.{generation}` of a retry: the oldest is first."""
+        priority, retried = "l" if self.low_priority else "n", f".{self.generation}" if self.generation else ""
+        return f"{self.accepted_ms:012x}.{self.ref.job_id}.{self.ref.tenant}.{priority}{self.audio_s}{retried}"
 
     @property
     def key(self) -> str:
@@ -191,18 +196,21 @@ class Marker(BaseModel):
 
 UUID = r"(?P<job_id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 TENANT = r"(?P<tenant>[A-Za-z0-9][A-Za-z0-9_-]*)"
-MARKER = re.compile(rf"(?P<ms>[0-9a-f]{{12}})\.{UUID}\.{TENANT}\.(?P<priority>[nl])(?P<audio_s>\d{{1,9}})")
+MARKER = re.compile(
+    rf"(?P<ms>[0-9a-f]{{12}})\.{UUID}\.{TENANT}\.(?P<priority>[nl])(?P<audio_s>\d{{1,9}})(?:\.(?P<generation>\d{{1,4}}))?"
+)
 OLDER_MARKER = re.compile(rf"{UUID}\.{TENANT}")
 
 
-def marker_of(request: JobRequest) -> Marker:
-    """The marker of a job: it follows from its request alone."""
+def marker_of(request: JobRequest, generation: int = 0) -> Marker:
+    """The marker of a job: it follows from its request, and from how often it was retried."""
     audio_s = UNPLANNED_S if request.audio_s is None else math.ceil(request.audio_s)
     return Marker(
         ref=request.ref,
         accepted_ms=int(1000 * request.accepted_at),
         low_priority=request.low_priority,
         audio_s=audio_s,
+        generation=generation,
     )
 
 
@@ -214,6 +222,7 @@ def parse_marker(name: str) -> Marker | None:
             accepted_ms=int(found["ms"], 16),
             low_priority=found["priority"] == "l",
             audio_s=int(found["audio_s"]),
+            generation=int(found["generation"] or 0),
         )
     if found := OLDER_MARKER.fullmatch(name):
         job_id = found["job_id"]  # a UUIDv7: its first 48 bits are the time

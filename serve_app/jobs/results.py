@@ -100,7 +100,7 @@ class Results:
                 self._store.head(record.audio.key)
         except ObjectNotFound:
             return None
-        except ObjectCorrupt as error:
+        except (ObjectCorrupt, ValueError) as error:
             logs.failure("result_not_readable", error, job_id=request.job_id)
             return None
         return record
@@ -114,6 +114,9 @@ class Results:
             record = ResultRecord.model_validate_json(self._store.get(key).body)
             return None if self._is_nearly_removed(record) else (record, self._store.get(record.audio.key).body)
         except ObjectNotFound:
+            return None
+        except (ObjectCorrupt, ValueError) as error:
+            logs.failure("result_not_readable", error, request_id=speech.request_id)
             return None
 
     def keep(self, ref: JobRef, request: SpeechRequest, speech: Speech, wav: bytes, retention_s: float) -> None:
@@ -169,10 +172,13 @@ class Results:
         """What the job spoke for requests of this digest is not found by later ones."""
         key = keys.result(ref.tenant, of)
         try:
-            if json.loads(self._store.get(key).body)["job_id"] == ref.job_id:
-                self._store.delete(key)
+            mine = json.loads(self._store.get(key).body)["job_id"] == ref.job_id
         except ObjectNotFound:
-            pass
+            return
+        except (ObjectCorrupt, ValueError, KeyError, TypeError):
+            mine = True  # it is of no use to anybody
+        if mine:
+            self._store.delete(key)
 
     def is_named(self, tenant: str, sha256: str, *, other_than: str = "") -> bool:
         """Whether any job names this audio."""

@@ -29,6 +29,7 @@ __all__ = [
     "ending_name",
     "notified_name",
     "outcome_name",
+    "outcomes_of",
     "run_name",
     "standing",
 ]
@@ -44,7 +45,7 @@ ENDED = re.compile(r"ended-(\d{4,})-(failed|waiting|released)\.v1\.json")
 AGAIN = re.compile(r"again-(\d{4,})-(\d{4,})\.v1\.json")
 OUTCOME = re.compile(rf"({'|'.join(OUTCOMES)})(?:-(\d{{4,}}))?\.v1\.json")
 PROGRESS = re.compile(r"progress-(\d{4,})-(\d{5,})-(\d{5,})-of-(\d{5,})\.v1\.npz")
-EXPIRES = re.compile(r"expires-([0-9a-f]{12})\.v1")
+EXPIRES = re.compile(r"expires-([0-9a-f]{12})(?:-(\d{4,}))?\.v1")
 
 
 def run_name(run: int) -> str:
@@ -60,7 +61,7 @@ def again_name(generation: int, after_run: int) -> str:
 
 
 def outcome_name(state: OutcomeState, generation: int) -> str:
-    return f"{state}-{generation:04d}.v1.json" if generation else f"{state}.v1.json"
+    return f"{state}{_suffix(generation)}.v1.json"
 
 
 def ending_name(generation: int) -> str:
@@ -68,9 +69,9 @@ def ending_name(generation: int) -> str:
     return f"ending-{generation:04d}.v1.json"
 
 
-def expires_name(at: float) -> str:
+def expires_name(at: float, generation: int = 0) -> str:
     """`at`: Unix seconds."""
-    return f"expires-{int(1000 * at):012x}.v1"
+    return f"expires-{int(1000 * at):012x}{_suffix(generation)}.v1"
 
 
 def notified_name(generation: int) -> str:
@@ -111,8 +112,9 @@ def standing(names: Iterable[str]) -> Standing:
     again = [(int(m[1]), int(m[2])) for name in found if (m := AGAIN.fullmatch(name))]
     generation, before = max(again, default=(0, 0))
     runs = sorted(int(m[1]) for name in found if (m := RUN.fullmatch(name)) and int(m[1]) > before)
-    ended = {int(m[1]): m[2] for name in found if (m := ENDED.fullmatch(name)) and int(m[1]) > before}
-    states = {m[1] for name in found if (m := OUTCOME.fullmatch(name)) and int(m[2] or 0) == generation}
+    words = [(int(m[1]), m[2]) for name in found if (m := ENDED.fullmatch(name)) and int(m[1]) > before]
+    ended = dict(sorted(words, reverse=True))  # of a run that had two owners `failed` counts
+    states = outcomes_of(found, generation)
     outcome = next((state for state in OUTCOMES if state in states), None)
     run = runs[-1] if runs else before
     kept = [(int(m[3]), int(m[4])) for name in found if (m := PROGRESS.fullmatch(name))]
@@ -133,5 +135,18 @@ def standing(names: Iterable[str]) -> Standing:
         units_done=done,
         units=units,
         notified=notified_name(generation) in found,
-        expires_ms=min((int(m[1], 16) for name in found if (m := EXPIRES.fullmatch(name))), default=None),
+        expires_ms=min(
+            (int(m[1], 16) for name in found if (m := EXPIRES.fullmatch(name)) and int(m[2] or 0) == generation),
+            default=None,
+        ),
     )
+
+
+def outcomes_of(names: Iterable[str], generation: int) -> set[OutcomeState]:
+    """The outcomes of one generation that were written, the one that counts and any others."""
+    found = (m for name in names if (m := OUTCOME.fullmatch(name)) and int(m[2] or 0) == generation)
+    return {m[1] for m in found}  # type: ignore[misc]  # the pattern has these words only
+
+
+def _suffix(generation: int) -> str:
+    return f"-{generation:04d}" if generation else ""

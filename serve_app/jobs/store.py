@@ -23,8 +23,8 @@ from serve_app.domain import JobState
 from serve_app.errors import Conflict, JobExpired, JobNotFound, ObjectNotFound
 from serve_app.jobs import states
 from serve_app.jobs.folders import JobFolders
-from serve_app.jobs.lists import JobLists
-from serve_app.jobs.outbox import Outbox
+from serve_app.jobs.lists import JobLists, ListName
+from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.progress import drop_progress, keeps_progress
 from serve_app.jobs.records import (
     AudioRecord,
@@ -47,6 +47,7 @@ from serve_app.storage import ObjectStore
 __all__ = ["JobStatus", "JobStore", "removed_at"]
 
 JSON = "application/json"
+RETRYABLE = ("failed", "expired")
 CANCELLED = "a client cancelled the job"
 R = TypeVar("R", bound=Record)
 
@@ -104,7 +105,7 @@ class JobStore:
         run = self._folders.read(ref, states.run_name(found.run), JobRun) if found.runs else None
         if self._wall_clock() >= self.deadline(request, found):
             return self._ended_by_ttl(request, found, run)
-        self._restore_marker(request)
+        self._restore_marker(marker_of(request, found.generation))
         end = self._folders.read(ref, states.ended_name(found.run, found.reason), RunEnd) if found.reason else None
         return JobStatus(request=request, state=found.state, standing=found, run=run, run_end=end)
 
@@ -117,17 +118,22 @@ class JobStore:
         again = self._folders.read(request.ref, states.again_name(found.generation, found.runs_before), JobRetry)
         return again.asked_at + request.ttl_s
 
-    def begin(self, request: JobRequest, *, run: int, owner: str, started_at: float) -> JobRun | None:
-        """Record that `owner` starts run number `run` (1 is the first). None: another owner has begun this run."""
+    def begin(self, request: JobRequest, *, run: int, owner: str, started_at: float, token: str = "") -> JobRun | None:
+        """Record that `owner` starts run number `run` (1 is the first). None: another owner has begun this run.
+
+        Tried again with the same `token` (by default a fresh one) it knows what it wrote before as its own.
+        """
         record = JobRun(
             tenant=request.tenant,
             job_id=request.job_id,
             run=run,
             owner=owner,
             started_at=started_at,
-            token=secrets.token_hex(8),
+            token=token or secrets.token_hex(8),
         )
-        return record if self._folders.write_once(request.ref, states.run_name(run), record) else None
+        if self._folders.write_once(request.ref, states.run_name(run), record):
+            return record
+        return record if self._folders.read(request.ref, states.run_name(run), JobRun) == record else None
 
     def end_run(self, end: RunEnd) -> None:
         """Record that a run ended without an outcome: the job waits again."""
@@ -136,6 +142,8 @@ class JobStore:
     def finish(self, outcome: JobOutcome) -> JobOutcome:
         """End the job, and say which outcome counts: another owner or a client may have ended it before."""
         found = self.standing(outcome.ref)
+        if found.gone or not found.exists:
+            raise _expired(outcome.ref)
         if found.generation != outcome.generation:
             raise Conflict(f"job {outcome.job_id} was retried meanwhile: its {outcome.state} run counts no more")
         if found.outcome is None and self._folders.exclusive:
@@ -152,32 +160,42 @@ class JobStore:
         self._lists.put(request, outcome.state)
         self._lists.expire(request.ref, outcome.removed_at)
         if request.webhook is not None and not self.standing(request.ref).notified:
-            self._outbox.put(request.ref)
+            self._outbox.put(Letter(request.ref, outcome.generation))
         self._lists.remove(request, "open")
-        if keeps_progress(request):
+        if keeps_progress(request) and outcome.state not in RETRYABLE:
             drop_progress(self._store, request.ref)
-        self.clear_marker(marker_of(request), older=request.audio_s is None)
+        if outcome.state in RETRYABLE or not self._folders.exclusive:
+            self._amend_lists(request, outcome)
+        self.clear_marker(marker_of(request, outcome.generation), older=request.audio_s is None)
+
+    def settle_removed(self, ref: JobRef) -> None:
+        """Settle a job whose retention was over before anybody did: only then is it removed, and its webhook sent."""
+        found = self.standing(ref)
+        if found.exists and not found.gone and found.outcome is not None:
+            request = self._folders.read(ref, REQUEST, JobRequest)
+            name = states.outcome_name(found.outcome, found.generation)
+            self.settle(request, self._folders.read(ref, name, JobOutcome))
 
     def notified(self, outcome: JobOutcome, *, sent: bool, attempts: int) -> None:
         """Record that the job's webhook was sent, or given up: it is not sent again."""
         told = {"schema_version": 1, "tenant": outcome.tenant, "job_id": outcome.job_id, "sent": sent}
         body = json.dumps(told | {"attempts": attempts}).encode()
         self._folders.note(outcome.ref, states.notified_name(outcome.generation), body)
-        self._outbox.remove(outcome.ref)
+        self._outbox.remove(Letter(outcome.ref, outcome.generation))
 
     def hand_out(self, ref: JobRef) -> bool:
         """Whether this is the first time that the job's output is streamed: it is handed out once."""
         return self._folders.note_once(ref, states.STREAMED)
 
-    def shorten(self, request: JobRequest, until: float) -> None:
-        """Remove the job's result at `until` (Unix seconds), where that is sooner than it would be."""
-        self._folders.note(request.ref, states.expires_name(until))
+    def shorten(self, request: JobRequest, until: float, generation: int = 0) -> None:
+        """Remove the result of this generation at `until` (Unix seconds), where that is sooner than it would be."""
+        self._folders.note(request.ref, states.expires_name(until, generation))
         self._lists.expire(request.ref, until)
 
     def retry(self, ref: JobRef) -> JobStatus:
         """Queue a failed or expired job again. Raises Conflict for any other state, JobNotFound or JobExpired."""
         status = self.status(ref)
-        if status.state not in ("failed", "expired"):
+        if status.outcome is None or status.outcome.state not in RETRYABLE:
             raise Conflict(f"job {ref.job_id} is {status.state}: only one that failed or expired can be retried")
         found, request = status.standing, status.request
         again = JobRetry(
@@ -189,8 +207,9 @@ class JobStore:
         )
         self._lists.put(request, "open")
         self._folders.write(ref, states.again_name(again.generation, again.after_run), again)
-        self._mark(marker_of(request))
-        self._lists.remove(request, status.state)
+        self._mark(marker_of(request, again.generation))
+        self._lists.put(request, "open")  # once more: what settles the end may have removed it, not knowing of `again`
+        self._lists.remove(request, status.outcome.state)
         return self.status(ref)
 
     def cancel(self, ref: JobRef) -> JobStatus:
@@ -251,17 +270,29 @@ class JobStore:
                 return
             after = page.next_after
 
-    def pending(self, shard: str, *, limit: int) -> Sequence[Marker]:
-        """The oldest jobs of `shard` that are not ended, at most `limit`; what is no marker is passed over."""
+    def pending(self, shard: str, *, limit: int, after: str = "") -> Sequence[Marker]:
+        """The oldest jobs of `shard` that are not ended, at most `limit`, from behind the marker of the name `after`;
+        what is no marker is passed over."""
         prefix = keys.pending(shard)
-        markers = (parse_marker(info.key.removeprefix(prefix)) for info in self._store.list(prefix, limit=limit).items)
+        page = self._store.list(prefix, after=after and prefix + after, limit=limit)
+        markers = (parse_marker(info.key.removeprefix(prefix)) for info in page.items)
         return [marker for marker in markers if marker is not None]
+
+    def _amend_lists(self, request: JobRequest, outcome: JobOutcome) -> None:
+        """Where another outcome was written meanwhile, or a retry: of all that write an entry and then look, the last
+        one sees what counts."""
+        names = self._folders.names(request.ref)
+        found = states.standing(names)
+        counts: ListName = found.outcome or "open"
+        if counts != outcome.state:
+            self._lists.put(request, counts)
+        for state in {outcome.state, *states.outcomes_of(names, found.generation)} - {counts}:
+            self._lists.remove(request, state)
 
     def _mark(self, marker: Marker) -> None:
         self._store.put(marker.key, b"", content_type=JSON)
 
-    def _restore_marker(self, request: JobRequest) -> None:
-        marker = marker_of(request)
+    def _restore_marker(self, marker: Marker) -> None:
         if not self.is_marked(marker):
             self._mark(marker)
 

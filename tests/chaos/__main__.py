@@ -30,7 +30,7 @@ from tests.chaos.store import KillableStore, running_store
 from tests.chaos.texts import expected_sha256
 from tests.support.running import until
 
-OPTIONS = {"cut": "cuts", "slow": "slows", "pause": "pauses"}
+OPTIONS = {"cut": "cuts", "slow": "slows", "pause": "pauses", "update": "updates"}
 READERS = 8
 NEXT_JOB_S = 300
 """Longest wait for the service to acknowledge enough jobs for the next fault."""
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace, plan: tuple[Fault, ...], folder: Path) -> 
         load_began = time.monotonic()
         load.start()
         try:
-            _inject(plan, load, Injector(cluster, store, history))
+            _inject(plan, load, Injector(cluster, store, history, load))
             _drain(load, options)
         finally:
             load_s = time.monotonic() - load_began

@@ -42,6 +42,8 @@ TITLES = {
     "actor": "ray::VoiceCacheActor",
     "controller": "ray::ServeController",
 }
+REPLACED = ("jobs", "ingress", "synthesizer")
+
 JOB_ID = re.compile(r'"job_id": "([0-9a-f-]{36})"')
 HEARTBEAT_S, DEAD_AFTER_S, SWEEP_S, MAX_RUNS = 0.5, 2.0, 0.5, 20
 
@@ -102,6 +104,18 @@ class RayCluster:
     def wait_until_ready(self, within_s: float = START_S) -> None:
         """Until it says that all models speak, and all replicas run."""
         until(lambda: self._is_ready(), "the service is ready", within_s)
+
+    def update(self) -> None:
+        """Deploy with other settings, so that all replicas are replaced one after the other, under load."""
+        config = yaml.safe_load(self._config.read_text())
+        args = config["applications"][0]["args"]
+        args["limits"]["url_expiry_s"] += 1
+        args["models"][0]["retry_after_s"] += 1
+        self._config.write_text(yaml.safe_dump(config))
+        before = {pid for part in REPLACED for pid in self.pids(part)}
+        self._deploy()
+        until(lambda: not before & {pid for part in REPLACED for pid in self.pids(part)}, "all are replaced", START_S)
+        self.wait_until_ready()
 
     def _is_ready(self) -> bool:
         if any(len(self.pids(part)) < 2 for part in ("jobs", "synthesizer", "ingress")):
@@ -180,7 +194,7 @@ def _config(http_port: int) -> dict[str, Any]:
     args = config["applications"][0]["args"]
     two = {"min_replicas": JOBS_REPLICAS, "max_replicas": JOBS_REPLICAS}
     scale = {"num_cpus": 1, "graceful_shutdown_timeout_s": 5}
-    args["models"] = [{"engine": "preview", "max_ongoing_requests": 4, "autoscaling": two, **scale}]
+    args["models"] = [{"engine": "preview", "max_ongoing_requests": 4, "retry_after_s": 5, "autoscaling": two, **scale}]
     args["default_model"] = "preview"
     args["transcriber"] = None
     args["ingress"] |= {"autoscaling": two, **scale}

@@ -7,21 +7,26 @@ from collections.abc import Callable
 
 from tests.chaos.cluster import RayCluster
 from tests.chaos.history import History
+from tests.chaos.load import Load
+from tests.chaos.older import write_older_job
 from tests.chaos.plan import Fault
 from tests.chaos.processes import kill
-from tests.chaos.store import KillableStore
+from tests.chaos.store import BUCKET, KillableStore
+from tests.chaos.texts import LONG_EVERY, spoken
 from tests.support.running import until
 
 __all__ = ["Injector"]
 
 VICTIM_WITHIN_S = 120
 SLOW_S = 0.25
+OLDER_JOBS = 3
 
 
 class Injector:
     """One fault after the other; each is in the history with its time."""
 
-    def __init__(self, cluster: RayCluster, store: KillableStore, history: History) -> None:
+    def __init__(self, cluster: RayCluster, store: KillableStore, history: History, load: Load) -> None:
+        self._load = load
         self._cluster = cluster
         self._store = store
         self._history = history
@@ -37,6 +42,7 @@ class Injector:
             "cut": self._cut,
             "slow": self._slow,
             "pause": self._pause,
+            "update": self._update,
         }
 
     def inject(self, fault: Fault) -> None:
@@ -72,6 +78,12 @@ class Injector:
         while not kill(pid := self._victim(fault), signal.SIGSTOP):
             pass
         self._healing(fault, pid, lambda: self._lasting(fault.lasts_s, lambda: kill(pid, signal.SIGCONT)))
+
+    def _update(self, fault: Fault) -> None:
+        for number in range(OLDER_JOBS):
+            text, seed = spoken(number * LONG_EVERY)  # several units each
+            self._load.adopt(write_older_job(self._store.client(), BUCKET, text, seed), text, seed)
+        self._healing(fault, 0, self._cluster.update)
 
     def _victim(self, fault: Fault) -> int:
         part = "jobs" if fault.kind == "pause" else fault.what

@@ -17,11 +17,12 @@ KINDS = {
     "cut": "the store's connections are closed, and refused for a while",
     "slow": "the store's answers are late for a while",
     "pause": "SIGSTOP of a Jobs replica until others think it dead, then SIGCONT",
+    "update": "rolling update of all deployments, with jobs of the version before in the store",
 }
 REPLICAS = ("jobs", "synthesizer")
 """Killed as often as each other."""
 
-ENDS_RUNS = frozenset({"jobs", "node", "cluster", "store", "cut", "pause"})
+ENDS_RUNS = frozenset({"jobs", "node", "cluster", "store", "cut", "pause", "update"})
 """By `Fault.what`: those after which a job that ran may be run again."""
 
 OUTAGES = frozenset({"cluster", "store", "cut"})

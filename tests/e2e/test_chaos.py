@@ -20,6 +20,7 @@ COUNTS = {
     "cuts": 1,
     "slows": 1,
     "pauses": 1,
+    "updates": 1,
 }
 JOBS, SEED, WITHIN_S = 240, 3, 540
 

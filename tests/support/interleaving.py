@@ -7,6 +7,7 @@ Crashing        works until its n-th write, and then no more
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from serve_app.storage import MemoryStore, ObjectInfo, Page, StoredObject
@@ -115,10 +116,18 @@ class _Actor:
 
 
 def interleavings(
-    prepare: Callable[[], MemoryStore], *acts: Callable[[MemoryStore], Any], limit: int = 20_000
+    prepare: Callable[[], MemoryStore],
+    *acts: Callable[[MemoryStore], Any],
+    switches: int | None = None,
+    limit: int = 20_000,
 ) -> Iterator[Interleaving]:
     """Every order in which the store operations of `acts` can happen on what `prepare` makes. Each act must do nothing
-    but by the store that it is given."""
+    but by the store that it is given. `switches`: only orders in which an act that could go on is left for another so
+    often at most; nearly all races need one or two (Musuvathi and Qadeer, PLDI 2007)."""
+
+    def fits(choices: list[int]) -> bool:
+        return switches is None or sum(a != b for a, b in pairwise(choices)) <= switches
+
     prefixes: list[list[int]] = [[]]
     for _ in range(limit):
         if not prefixes:
@@ -128,9 +137,10 @@ def interleavings(
         actors = [_Actor(store, act) for act in acts]
         steps, choices = [], []
         while running := [index for index, actor in enumerate(actors) if not actor.ended]:
-            chosen = prefix[len(choices)] if len(choices) < len(prefix) else running[0]
+            goes_on = choices[-1] if choices and choices[-1] in running else running[0]
+            chosen = prefix[len(choices)] if len(choices) < len(prefix) else goes_on
             if len(choices) >= len(prefix):
-                prefixes += [[*choices, other] for other in running[1:]]
+                prefixes += [[*choices, other] for other in running if other != chosen and fits([*choices, other])]
             choices.append(chosen)
             steps.append((chosen, *actors[chosen].at))
             actors[chosen].step()

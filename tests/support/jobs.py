@@ -2,12 +2,13 @@
 
 import asyncio
 from datetime import UTC, datetime
+from hashlib import sha256
 
 import numpy as np
 
 from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.jobs import JobOutcome, JobRef, JobRequest, JobStore
+from serve_app.jobs import JobOutcome, JobRef, JobRequest, JobStore, Results
 from serve_app.speech import NO_PROGRESS, Progress
 from serve_app.storage import ObjectStore
 
@@ -60,17 +61,17 @@ class Speak:
 class SpeakUnits:
     """Stands in for the speaker of a text of `count` units, one after another: says which were spoken, and how.
 
-    `fail` is asked for each unit, and what it returns is raised.
+    `fail` is asked for each unit, and what it returns is raised; at `stuck_at` it goes no further.
     """
 
-    def __init__(self, count: int = 4, seed: int = 0, fail=lambda unit: None) -> None:
-        self.count, self.seed, self.fail = count, seed, fail
+    def __init__(self, count: int = 4, fail=lambda unit: None, stuck_at: int | None = None) -> None:
+        self.count, self.fail, self.stuck_at = count, fail, stuck_at
         self.spoken: list[int] = []
         self.alone: list[int] = []
-        self.after = lambda unit: None
+        self.stuck = False
 
     async def __call__(self, request: SpeechRequest, progress: Progress = NO_PROGRESS) -> Speech:
-        units = [unit_of(request, index, self.seed) for index in range(self.count)]
+        units = [unit_of(request, index) for index in range(self.count)]
         audio = {index: each.audio for index, each in (await progress.planned(units)).items()}
         for unit in units:
             if unit.index in audio:
@@ -79,11 +80,12 @@ class SpeakUnits:
                 self.alone.append(unit.index)
             if (error := self.fail(unit)) is not None:
                 raise error
+            if unit.index == self.stuck_at:
+                self.stuck = True
+                await asyncio.Event().wait()
             self.spoken.append(unit.index)
             audio[unit.index] = samples_of(unit)
             await progress.spoken(unit, SpokenUnit(audio[unit.index], "test"))
-            await asyncio.sleep(0)
-            self.after(unit)
         joined = np.concatenate([audio[unit.index] for unit in units])
         return Speech(joined, request.model, request.seed, draft=False, units=self.count, made_by="test")
 
@@ -160,3 +162,19 @@ async def kill(r: JobRunner) -> None:
         r._executor.ended_elsewhere(ref)
         task.cancel()
     await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+def speak_now(store: ObjectStore, clock: Clock, ref: JobRef, wav: bytes, made_by: str = "test") -> JobOutcome:
+    """End a job as an executor does, with `wav` or with what was spoken for an equal request before."""
+    jobs, results = job_store(store, clock), Results(store, clock.wall)
+    status = jobs.status(ref)
+    if (found := results.find(status.request)) is not None:
+        ended = jobs.completed(status, found.audio, found.draft, found.units, found.made_by, cached=True)
+    else:
+        audio = results.store_audio(status.request, wav, sha256(wav).hexdigest(), "audio/wav", 1.0)
+        ended = jobs.completed(status, audio, False, 1, made_by)
+    counts = jobs.finish(ended)
+    if counts == ended and not ended.cached:
+        results.remember(status.request, ended)
+    jobs.settle(status.request, counts)
+    return counts

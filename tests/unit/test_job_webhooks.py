@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.errors import WebhookFailed
 from serve_app.job_webhooks import Webhooks, WebhookSettings
-from serve_app.jobs import JobRef, JobStatus, JobStore, Outbox
+from serve_app.jobs import JobRef, JobStatus, JobStore, Letter, Outbox
 from serve_app.storage import MemoryStore
 from tests.support.jobs import Speak, finish, runner, submit
 
@@ -93,7 +93,7 @@ async def test_a_receiver_that_fails_is_tried_three_times_ten_seconds_apart(stor
 async def test_tries_go_on_where_a_dead_replica_left_them(store):
     """What it had tried counts: another replica sends within the tries that are left."""
     ref, sender = await ended(store), Sender(failures=99)
-    Outbox(store).put(ref, attempts=2)
+    Outbox(store).put(Letter(ref, 0), attempts=2)
     await sent(webhooks(store, sender))
     assert sender.tries == 1
 
@@ -102,7 +102,7 @@ async def test_another_replicas_letter_is_left_to_it(store):
     """Only the one that is chosen sends; the entry stays for it."""
     ref, sender = await ended(store), Sender()
     await sent(webhooks(store, sender), mine=False)
-    assert (sender.tries, Outbox(store).letters(limit=10)) == (0, [ref])
+    assert (sender.tries, Outbox(store).letters(limit=10)) == (0, [Letter(ref, 0)])
 
 
 async def test_a_cancelled_job_is_told_too(store):
@@ -125,7 +125,20 @@ async def test_settling_again_sends_nothing_again(store):
 
 async def test_a_letter_without_a_job_is_removed(store):
     """It cannot keep the others from being sent."""
-    Outbox(store).put(JobRef(tenant="default", job_id="01939f00-0000-7000-8000-00000000000a"))
+    Outbox(store).put(Letter(JobRef(tenant="default", job_id="01939f00-0000-7000-8000-00000000000a"), 0))
     sender = Sender()
     await sent(webhooks(store, sender))
     assert (sender.tries, Outbox(store).letters(limit=10)) == (0, [])
+
+
+async def test_the_end_of_a_retry_is_told_though_the_first_end_is_still_being_sent(store):
+    """Each end has an entry of its own: what is done with the first cannot take the second off the list."""
+    ref, sender = submit(store, webhook=URL, ttl_s=50.0), Sender()
+    jobs = JobStore(store, wall_clock=lambda: 200.0)
+    assert jobs.status(ref).state == "expired"
+    first = jobs.status(ref)
+    jobs.retry(ref)
+    jobs.cancel(ref)
+    jobs.notified(first.outcome, sent=True, attempts=1)
+    await sent(webhooks(store, sender))
+    assert [(body["state"], message_id) for _, body, message_id in sender.sent] == [("cancelled", f"{ref.job_id}-1")]

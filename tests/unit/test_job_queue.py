@@ -1,0 +1,136 @@
+"""Whose turn it is, what a replica looks at, and where a job stands in the queue."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app import keys
+from serve_app.job_queue import VIEW_AGE_S, JobQueue, QueueView, chosen, fair_order
+from serve_app.jobs import JobRef, Marker, marker_of
+from serve_app.storage import MemoryStore
+from tests.support.interleaving import Hooked
+from tests.support.jobs import Clock, job_id_of, job_request, job_store, submit
+
+
+def marker(number: int, tenant: str = "t", accepted_ms: int | None = None, low: bool = False) -> Marker:
+    ref = JobRef(tenant=tenant, job_id=job_id_of(number))
+    return Marker(ref=ref, accepted_ms=number if accepted_ms is None else accepted_ms, low_priority=low)
+
+
+def test_tenants_take_turns_the_oldest_job_first():
+    """A tenant with a hundred jobs does not keep one with two waiting."""
+    many = [marker(number, "many") for number in range(100)]
+    few = [marker(number, "few") for number in (200, 201)]
+    order = [(each.ref.tenant, each.accepted_ms) for each in fair_order([*many[::-1], *few])]
+    assert order[:5] == [("many", 0), ("few", 200), ("many", 1), ("few", 201), ("many", 2)]
+    assert len(order) == 102
+
+
+def test_what_runs_already_counts():
+    """The tenant that has the fewest running is next, although its job is younger."""
+    running = [marker(number, "a").ref for number in (1, 2)] + [marker(3, "b").ref]
+    order = fair_order([marker(10, "a"), marker(11, "b"), marker(12, "b"), marker(13, "c")], running)
+    assert [each.accepted_ms for each in order] == [13, 11, 10, 12]
+
+
+def test_low_priority_comes_after_all_others():
+    """Of whatever tenant and age."""
+    order = fair_order([marker(1, "a", low=True), marker(2, "b", low=True), marker(3, "a"), marker(4, "a")])
+    assert [each.accepted_ms for each in order] == [3, 4, 2, 1]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.booleans()), max_size=30),
+    st.lists(st.sampled_from("abc"), max_size=5),
+)
+def test_every_job_has_its_turn_once_and_none_of_a_tenant_overtakes(jobs, running):
+    """The order is the same whatever order they were seen in, and within a tenant and class it is that of age."""
+    waiting = [marker(number, *job) for number, job in enumerate(jobs)]
+    served = [marker(100 + number, tenant).ref for number, tenant in enumerate(running)]
+    order = [*fair_order(waiting, served)]
+    assert order == [*fair_order(waiting[::-1], served)]
+    assert sorted(order, key=repr) == sorted(waiting, key=repr)
+    for tenant in "abc":
+        mine = [(each.low_priority, each.accepted_ms, each.ref.job_id) for each in order if each.ref.tenant == tenant]
+        assert mine == sorted(mine)
+
+
+@pytest.mark.parametrize(("replicas", "looks"), [(0, 1), (1, 1), (2, 2), (3, 3), (16, 16), (100, 16)])
+def test_replicas_share_the_shards_and_each_sees_all_in_turn(replicas, looks):
+    """The more there are the fewer each looks at, and after enough looks it has seen every shard."""
+    queue = JobQueue(job_store(MemoryStore()), "a")
+    shares = [queue.share(replicas) for _ in range(looks)]
+    assert all(len(share) == -(-16 // max(1, replicas)) for share in shares)
+    assert {shard for share in shares for shard in share} == set(keys.SHARDS)
+
+
+def test_replicas_begin_at_different_shards():
+    """So that they do not all look at the same ones at the same time."""
+    first = {JobQueue(job_store(MemoryStore()), f"replica-{n}").share(16)[0] for n in range(40)}
+    assert len(first) > 8
+
+
+def test_a_queue_is_what_the_last_look_at_each_shard_saw():
+    """What another replica ended goes with the next look at its shard; what ended here goes at once."""
+    store = MemoryStore()
+    jobs = job_store(store)
+    refs = [submit(store, number, audio_s=seconds) for number, seconds in ((0x1A, 2.5), (0x2A, 10.0), (0x1B, 1.0))]
+    queue = JobQueue(jobs, "a")
+    queue.look("ab")
+    assert ({each.ref for each in queue}, len(queue), queue.audio_s) == (set(refs), 3, 14.0)
+    jobs.clear_marker(marker_of(job_request(0x2A, audio_s=10.0)))
+    jobs.clear_marker(marker_of(job_request(0x1B, audio_s=1.0)))
+    queue.look("a")
+    assert {each.ref for each in queue} == {refs[0], refs[2]}
+    queue.discard(refs[0])
+    queue.discard(refs[0])
+    assert [each.ref for each in queue] == refs[2:]
+
+
+def test_all_replicas_choose_the_same_one_and_choices_are_even():
+    """By id alone, whoever asks; one that goes takes only its own share with it."""
+    refs = [JobRef(tenant="t", job_id=job_id_of(number)) for number in range(400)]
+    names = ["a", "b", "c", "d"]
+    before = {ref: chosen(ref, names) for ref in refs}
+    assert before == {ref: chosen(ref, names[::-1]) for ref in refs}
+    assert all(60 < [*before.values()].count(name) < 140 for name in names)
+    after = {ref: chosen(ref, ["a", "b", "c"]) for ref in refs}
+    assert all(after[ref] == name for ref, name in before.items() if name != "d")
+
+
+async def test_a_position_counts_all_that_are_before_it():
+    """Older ones of any tenant and shard, low priority behind all others; the first is 1."""
+    store = MemoryStore()
+    requests = [
+        job_request(0x1A, accepted_at=1.0),
+        job_request(0x2B, "acme", accepted_at=2.0),
+        job_request(0x3A, accepted_at=3.0),
+        job_request(0x4A, accepted_at=0.5, low_priority=True),
+    ]
+    for request in requests:
+        job_store(store).submit(request)
+    view = QueueView(job_store(store), Clock())
+    assert [await view.position(marker_of(request)) for request in requests] == [1, 2, 3, 4]
+
+
+async def test_a_view_is_shared_and_a_second_old_at_most():
+    """A thousand who ask within a second cost one look; after it the next one has it renewed behind his back."""
+    store, clock, listed = MemoryStore(), Clock(), []
+    first, second = (job_request(number, accepted_at=float(number)) for number in (1, 2))
+    for request in (first, second):
+        job_store(store).submit(request)
+    view = QueueView(job_store(Hooked(store, lambda operation, key: listed.append(key))), clock)
+    clock.now = VIEW_AGE_S
+    assert await asyncio.gather(*(view.position(marker_of(second)) for _ in range(50))) == [2] * 50
+    assert len(listed) == 16
+    job_store(store).clear_marker(marker_of(first))
+    clock.now += VIEW_AGE_S - 0.01
+    assert await view.position(marker_of(second)) == 2
+    clock.now += 0.01
+    assert await view.position(marker_of(second)) == 2  # it does not wait for the new look
+    while view._looking is not None:
+        await asyncio.sleep(0)
+    assert await view.position(marker_of(second)) == 1
+    assert len(listed) == 32

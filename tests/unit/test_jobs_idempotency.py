@@ -1,0 +1,158 @@
+"""One job for one key: claims that come at once, in every order of their store operations, and windows of time."""
+
+import pytest
+
+from serve_app.errors import IdempotencyMismatch, InvalidRequest
+from serve_app.jobs import Claim, Idempotency
+from serve_app.jobs.states import GONE, REQUEST
+from serve_app.storage import MemoryStore
+from tests.support.interleaving import contents, interleavings
+from tests.support.jobs import job_request
+
+A, B = "a" * 64, "b" * 64
+DAY_S = 86_400.0
+NOON = 100.5 * DAY_S
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def keys_at(store: MemoryStore, now: float = NOON) -> Idempotency:
+    return Idempotency(store, DAY_S, lambda: now)
+
+
+def accept(store: MemoryStore, body: str, now: float = NOON, key: str = "k", tenant: str = "default") -> Claim:
+    """Claim, and make the job if it is ours to make."""
+    claim = keys_at(store, now).claim(tenant, key, body)
+    if not claim.known:
+        put_request(store, claim, now)
+    return claim
+
+
+def put_request(store: MemoryStore, claim: Claim, now: float) -> None:
+    record = job_request(tenant=claim.ref.tenant, accepted_at=now).model_copy(update={"job_id": claim.ref.job_id})
+    prefix = "" if claim.ref.tenant == "default" else f"tenants/{claim.ref.tenant}/"
+    key = f"{prefix}jobs/{claim.ref.job_id[-1]}/{claim.ref.job_id}/{REQUEST}"
+    store.put(key, record.model_dump_json().encode(), content_type="application/json")
+
+
+def test_the_same_key_and_body_are_the_same_job(store):
+    """The first makes it, the others are told of it; what only looks writes nothing."""
+    before = keys_at(store).look("default", "k", A)
+    assert (before.known, contents(store)) == (False, {})
+    first, second = accept(store, A), accept(store, A)
+    assert (first.known, second.known) == (False, True)
+    assert first.ref == second.ref == before.ref
+
+
+def test_another_body_is_refused_and_leaves_nothing(store):
+    """422 with the key in its message, however often it comes; the first goes on to be the job."""
+    accept(store, A)
+    before = contents(store)
+    for _ in range(2):
+        with pytest.raises(IdempotencyMismatch, match="'k'"):
+            accept(store, B)
+    assert contents(store) == before
+    assert accept(store, A).known
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\t", "line\n"])
+def test_what_is_no_key_is_refused(store, key):
+    """Stripe's limits: 1 to 255 printable characters."""
+    with pytest.raises(InvalidRequest, match="Idempotency-Key"):
+        keys_at(store).claim("default", key, A)
+
+
+def test_keys_of_two_tenants_and_two_keys_do_not_meet(store):
+    """Each has a job of its own, whatever the body."""
+    claims = [accept(store, body, key=key, tenant=tenant) for tenant, key, body in (
+        ("default", "k", A), ("acme", "k", B), ("default", "l", B))]  # fmt: skip
+    assert [claim.known for claim in claims] == [False] * 3
+    assert len({claim.ref.job_id for claim in claims}) == 3
+
+
+def test_a_jobs_id_is_a_uuid7_of_the_beginning_of_its_window(store):
+    """So that its form and its time are those of all other ids."""
+    job_id = accept(store, A).ref.job_id
+    assert int(job_id.replace("-", "")[:12], 16) == 1000 * 100 * DAY_S
+    assert (job_id[14], job_id[19] in "89ab", len(job_id)) == ("7", True, 36)
+
+
+def test_after_the_window_the_key_is_free(store):
+    """24 hours from acceptance, to the second, and then another body is another job."""
+    first = accept(store, A)
+    with pytest.raises(IdempotencyMismatch):
+        accept(store, B, NOON + DAY_S - 0.001)
+    assert accept(store, A, NOON + DAY_S - 0.001) == Claim(first.ref, known=True)
+    second = accept(store, B, NOON + DAY_S)
+    assert (second.known, second.ref != first.ref) == (False, True)
+
+
+def test_a_claim_just_before_the_end_of_a_window_is_found_in_the_next(store):
+    """Windows begin at midnight, and a key is remembered across it."""
+    first = accept(store, A, 101 * DAY_S - 0.5)
+    assert accept(store, A, 101 * DAY_S + 0.5) == Claim(first.ref, known=True)
+    with pytest.raises(IdempotencyMismatch):
+        accept(store, B, 101 * DAY_S + 0.5)
+
+
+def test_a_claim_that_is_becoming_a_job_at_midnight_is_joined(store):
+    """Of two that come at once, one before and one after midnight, both have one id; two bodies do not."""
+    before = keys_at(store, 101 * DAY_S - 0.5).claim("default", "k", A)
+    after = keys_at(store, 101 * DAY_S + 0.5).claim("default", "k", A)
+    assert after == before == Claim(before.ref, known=False)
+    with pytest.raises(IdempotencyMismatch):
+        keys_at(store, 101 * DAY_S + 0.5).claim("default", "k", B)
+    much_later = keys_at(store, 101 * DAY_S + 3600.0).claim("default", "k", B)
+    assert (much_later.known, much_later.ref != before.ref) == (False, True)
+
+
+def test_a_removed_job_still_has_its_key(store):
+    """Until its window is over the answer is 410 and not a second job."""
+    first = accept(store, A)
+    folder = f"jobs/{first.ref.job_id[-1]}/{first.ref.job_id}/"
+    store.delete(folder + REQUEST)
+    store.put(folder + GONE, b"{}", content_type="application/json")
+    assert accept(store, A) == Claim(first.ref, known=True)
+
+
+def test_a_key_is_found_behind_a_thousand_records(store):
+    """A job that ran for hours has kept many objects; its request sorts behind them."""
+    first = accept(store, A)
+    folder = f"jobs/{first.ref.job_id[-1]}/{first.ref.job_id}/"
+    for number in range(1001):
+        store.put(f"{folder}progress-{number:04d}", b"", content_type="x/y")
+    assert accept(store, A).known
+
+
+def test_two_equal_requests_at_once_are_one_job():
+    """In every order of their operations."""
+    orders = [*interleavings(MemoryStore, lambda store: accept(store, A), lambda store: accept(store, A))]
+    assert len(orders) > 50
+    for order in orders:
+        assert order.results[0].ref == order.results[1].ref, order.steps
+    assert any(order.results[1].known for order in orders)
+
+
+def test_two_bodies_at_once_are_never_both_accepted():
+    """In every order of their operations; where both are refused, neither has left a trace and the key is free."""
+    orders = [*interleavings(MemoryStore, lambda store: accept(store, A), lambda store: accept(store, B))]
+    counts = set()
+    for order in orders:
+        accepted = [result for result in order.results if isinstance(result, Claim)]
+        refused = [result for result in order.results if isinstance(result, IdempotencyMismatch)]
+        assert len(accepted) + len(refused) == 2
+        assert len(accepted) < 2, order.steps
+        assert accepted or contents(order.store) == {}
+        counts.add(len(accepted))
+    assert counts == {0, 1}
+
+
+def test_a_repeated_request_beside_another_body_lets_only_one_body_through():
+    """Three at once, two of them equal: what one twin takes back is not what the other relies on."""
+    acts = [lambda store, body=body: accept(store, body) for body in (A, A, B)]
+    for order in interleavings(MemoryStore, *acts, switches=4, limit=50_000):
+        accepted = {body for body, result in zip((A, A, B), order.results, strict=True) if isinstance(result, Claim)}
+        assert len(accepted) < 2, order.steps
