@@ -139,9 +139,9 @@ async def test_a_job_that_another_replica_has_just_begun_is_left_to_it(store, ex
     busy.gate.clear()
     ref = submit(store)
     a, b = runner(store, busy, name="a", exclusive=exclusive), runner(store, late, name="b", exclusive=exclusive)
-    await b._look(keys.SHARDS)
-    (marker,) = b._queue
-    seen = await b._free(marker) or job_store(store).status(ref)
+    await b._waiting.look(keys.SHARDS)
+    (marker,) = b._waiting.in_turn(())
+    seen = await b._waiting.free(marker) or job_store(store).status(ref)
     assert await a.start(ref)
     while not busy.requests:
         await asyncio.sleep(0)

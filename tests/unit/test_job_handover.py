@@ -1,11 +1,8 @@
 """Jobs that go from one replica to another: released ones at once, those of dead ones alone; markers that are left."""
 
-from dataclasses import replace
-
 import pytest
 
 from serve_app.errors import EngineError
-from serve_app.job_client import JobClient
 from serve_app.jobs import marker_of, progress
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Hooked
@@ -13,13 +10,11 @@ from tests.support.jobs import (
     Clock,
     Speak,
     SpeakUnits,
-    finish,
     job_id_of,
     job_request,
     job_store,
     kill,
     runner,
-    speak_now,
     submit,
     until,
 )
@@ -232,37 +227,8 @@ async def test_a_replica_forgets_jobs_that_ended(store):
         await r.wait(ref)
     for _ in range(2):
         await r.sweep()
-    assert [len(kept) for kept in (r._left, r._waited, r._own, r._told, r._known, r._tasks)] == [0] * 6
-
-
-@pytest.mark.parametrize("cache", [True, False])
-async def test_an_equal_request_is_not_spoken_again(store, cache):
-    """Same text, voice, model version, parameters and seed: no call of the speaker, unless the client said so."""
-    clock, speak = Clock(), Speak()
-    speech = replace(job_request().speech, model_version="test")
-    first, second = (submit(store, number, speech=speech, seeded=True, cache=cache) for number in (0xA, 0x1B))
-    r = runner(store, speak, clock)
-    for ref in (first, second):
-        await r.start(ref)
-        assert await finish(store, r, ref) == "completed"
-    assert len(speak.requests) == (1 if cache else 2)
-    outcomes = [job_store(store).status(ref).outcome for ref in (first, second)]
-    assert [outcome.cached for outcome in outcomes] == [False, cache]
-    assert outcomes[0].audio == outcomes[1].audio
-
-
-async def test_a_request_that_was_spoken_before_ends_as_it_is_submitted(store):
-    """The ingress finds it, so it waits for no replica; without a seed of the client's it never does."""
-    clock = Clock()
-    client = JobClient(store, None, wall_clock=clock.wall)
-    for number, seeded, state in ((0xA, True, "queued"), (0x1B, True, "completed"), (0x2C, False, "queued")):
-        request = job_request(number, seeded=seeded)
-        speech = replace(request.speech, model_version="test")
-        ref = await client.submit(request.model_copy(update={"speech": speech}))
-        assert (await client.status(ref)).state == state
-        if number == 0xA:
-            speak_now(store, clock, ref, b"RIFF")
-    assert [marker.ref.job_id for marker in job_store(store).pending("b", limit=10)] == []
+    w = r._waiting
+    assert [len(kept) for kept in (w._left, w._waited, w._own, w._told, w._known, r._tasks)] == [0] * 6
 
 
 async def test_a_store_that_fails_at_release_costs_time_and_no_job(store, monkeypatch):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from serve_app.domain import Sampling, VoiceRef
+from serve_app.job_client import JobClient
 from serve_app.jobs import Letter, Outbox, Results
 from serve_app.jobs.results import digest
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, job_request, job_store, speak_now
+from tests.support.jobs import Clock, Speak, finish, job_request, job_store, runner, speak_now, submit
 
 SPEECH = replace(job_request().speech, model_version="test")
 EQUAL = [
@@ -102,3 +103,33 @@ def test_settling_once_more_writes_no_letter_that_was_sent():
     jobs.notified(outcome, sent=True, attempts=1)
     jobs.settle(request, outcome)
     assert list(Outbox(store).letters(limit=10)) == []
+
+
+@pytest.mark.parametrize("cache", [True, False])
+async def test_an_equal_request_is_not_spoken_again(cache):
+    """Same text, voice, model version, parameters and seed: no call of the speaker, unless the client said so."""
+    store, clock, speak = MemoryStore(), Clock(), Speak()
+    speech = replace(job_request().speech, model_version="test")
+    first, second = (submit(store, number, speech=speech, seeded=True, cache=cache) for number in (0xA, 0x1B))
+    r = runner(store, speak, clock)
+    for ref in (first, second):
+        await r.start(ref)
+        assert await finish(store, r, ref) == "completed"
+    assert len(speak.requests) == (1 if cache else 2)
+    outcomes = [job_store(store).status(ref).outcome for ref in (first, second)]
+    assert [outcome.cached for outcome in outcomes] == [False, cache]
+    assert outcomes[0].audio == outcomes[1].audio
+
+
+async def test_a_request_that_was_spoken_before_ends_as_it_is_submitted():
+    """The ingress finds it, so it waits for no replica; without a seed of the client's it never does."""
+    store, clock = MemoryStore(), Clock()
+    client = JobClient(store, None, wall_clock=clock.wall)
+    for number, seeded, state in ((0xA, True, "queued"), (0x1B, True, "completed"), (0x2C, False, "queued")):
+        request = job_request(number, seeded=seeded)
+        speech = replace(request.speech, model_version="test")
+        ref = await client.submit(request.model_copy(update={"speech": speech}))
+        assert (await client.status(ref)).state == state
+        if number == 0xA:
+            speak_now(store, clock, ref, b"RIFF")
+    assert [marker.ref.job_id for marker in job_store(store).pending("b", limit=10)] == []

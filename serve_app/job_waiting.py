@@ -1,0 +1,172 @@
+"""The jobs that are not ended as one Jobs replica sees them, and which of them it may begin.
+
+    markers (listed) + words of new jobs -> in turn -> free? (nobody began it, or whoever did is dead or let it go)
+
+All replicas that live choose one of them for each job, by its id, so that not all begin one at once; what is another's
+turn, and is not begun, is taken now and then all the same. Nothing here is remembered of a job that is seen no more.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Set
+from functools import partial
+
+from serve_app import logs
+from serve_app.errors import JobExpired, JobNotFound
+from serve_app.heartbeats import Heartbeats
+from serve_app.job_executor import MAX_PAUSE_S
+from serve_app.job_queue import JobQueue, chosen_for, fair_order
+from serve_app.jobs import JobRef, JobStatus, JobStore, Marker, marker_of
+from serve_app.patience import logged
+
+__all__ = ["WaitingJobs"]
+
+LONG_SWEEPS = 20
+"""Sweeps after which a job that must run alone is waited for."""
+TENDED_EVERY = 10
+"""Sweeps between two looks at a job that waits, where there is no room to begin it."""
+OTHERS_TURN = 4
+"""Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun."""
+MANY = 100_000
+
+
+class WaitingJobs:
+    """Used from one event loop. `clock`: monotonic seconds, `wall_clock`: Unix seconds."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        heartbeats: Heartbeats,
+        replica_id: str,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._jobs = jobs
+        self._heartbeats = heartbeats
+        self._replica_id = replica_id
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._queue = JobQueue(jobs, replica_id)
+        self._left: dict[JobRef, float] = {}  # runs that ended here without an outcome: when the job may go on here
+        self._waited: dict[JobRef, int] = {}  # sweeps that have seen a job, and found it not running here
+        self._told: set[JobRef] = set()  # jobs that this replica was told of since the last look
+        self._own: set[JobRef] = set()  # jobs that it was ever told of
+        self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of
+        self._live: Set[str] = frozenset()
+        self._mine: dict[str, bool] = {}  # whether this replica is chosen, as long as the same ones live
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def was_told(self) -> bool:
+        """Whether it was told of jobs since the last look."""
+        return bool(self._told)
+
+    def tell(self, ref: JobRef) -> None:
+        """A job is new, or waits again."""
+        self._told.add(ref)
+
+    def any_beside(self, running: Collection[JobRef]) -> bool:
+        """Whether any waits, or runs elsewhere, as far as was seen."""
+        return any(marker.ref not in running for marker in self._queue)
+
+    def audio_s(self, running: Collection[JobRef]) -> tuple[float, float]:
+        """Planned seconds of speech of all that is not ended, and of those jobs of it that run here."""
+        here = sum(marker.audio_s for marker in self._queue if marker.ref in running)
+        return self._queue.audio_s, float(max(here, len(running)))  # one may run that no look has seen yet
+
+    async def sweep(self, running: Collection[JobRef]) -> None:
+        """See who lives, and this replica's share of the jobs."""
+        live = await asyncio.to_thread(self._heartbeats.live)
+        if live != self._live or len(self._mine) > MANY:
+            self._live, self._mine = live, {}
+        await self.look(self._queue.share(len(self._live)))
+        waiting = [marker.ref for marker in self._queue if marker.ref not in running]
+        self._waited = {ref: self._waited.get(ref, 0) + 1 for ref in waiting}
+
+    async def look(self, shards: Collection[str] = ()) -> None:
+        """See anew what lies in these shards, and in those of the jobs that this replica was told of."""
+        told, self._told = self._told, set()
+        self._known = told | {marker.ref for marker in self._queue}
+        await asyncio.to_thread(self._queue.look, {*shards, *(ref.job_id[-1] for ref in told)})
+        seen = {marker.ref for marker in self._queue}
+        self._own = (self._own | told) & seen
+        self._left = {ref: at for ref, at in self._left.items() if ref in seen}
+
+    def in_turn(self, running: Collection[JobRef]) -> list[Marker]:
+        """Those that do not run here, in fair order; what is another's turn comes last, and now and then."""
+        waiting = [marker for marker in self._queue if marker.ref not in running]
+        own = self._own | self._left.keys()
+        mine = {marker.ref: marker.ref in own or self.is_mine(marker.ref.job_id) for marker in waiting}
+        considered = (each for each in waiting if mine[each.ref] or self._waited.get(each.ref, 1) % OTHERS_TURN == 0)
+        return sorted(fair_order(considered, running), key=lambda each: (each.low_priority, not mine[each.ref]))
+
+    def is_mine(self, thing: str) -> bool:
+        """Whether this replica is the one that all who live choose for a job id, or for a shard."""
+        if thing not in self._mine:
+            self._mine[thing] = chosen_for(thing, self._live | {self._replica_id}) == self._replica_id
+        return self._mine[thing]
+
+    def has_waited_long(self, marker: Marker) -> bool:
+        return self._waited.get(marker.ref, 0) >= LONG_SWEEPS
+
+    async def free(self, marker: Marker) -> JobStatus | None:
+        """The job, if this replica may take it: nobody began it, or whoever did is dead or let it go."""
+        ref, status = marker.ref, await self._status(marker)
+        if status is None:
+            return None
+        if status.outcome is not None:
+            return await self._left_over(marker, status)
+        if status.run is None:
+            return status if ref in self._known else None  # a new one is left for a turn to whoever was told of it
+        if status.run_end is not None:
+            left_s = status.run_end.not_before - self._wall_clock()
+            return status if left_s <= 0 or left_s > MAX_PAUSE_S else None  # more than a pause: clocks differ
+        if status.run.owner == self._replica_id:  # begun here, and not running here
+            return status if self._clock() >= self._left.get(ref, 0.0) else None
+        self._left.pop(ref, None)
+        return status if self._heartbeats.is_dead(status.run.owner) else None
+
+    async def tend(self, running: Collection[JobRef]) -> None:
+        """Look at some that wait, whether there is room or not: a ttl may be over, or an end not settled."""
+        for marker in [marker for marker in self._queue if marker.ref not in running]:
+            due = self._waited.get(marker.ref, 0) % TENDED_EVERY == TENDED_EVERY - 1
+            if due and self.is_mine(marker.ref.job_id):
+                await logged(partial(self._end_if_over, marker), "job_not_tended")
+
+    def leave(self, ref: JobRef, until: float) -> None:
+        """Its run here is over and it is not ended: it may go on at `until` of the clock."""
+        self._left[ref] = until
+
+    def ended(self, ref: JobRef) -> None:
+        self._left.pop(ref, None)
+        self._queue.discard(ref)
+
+    async def _end_if_over(self, marker: Marker) -> None:
+        status = await self._status(marker)
+        if status is not None and status.outcome is not None and await self._left_over(marker, status) is not None:
+            await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
+            self.ended(marker.ref)
+
+    async def _left_over(self, marker: Marker, status: JobStatus) -> JobStatus | None:
+        """A job that has ended, if its marker is left over, so that it is to be settled."""
+        assert status.outcome is not None
+        own = marker_of(status.request, status.outcome.generation)
+        if marker != own:  # of a twin with the same idempotency key, of before a retry, or of an older version
+            await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
+        if await asyncio.to_thread(self._jobs.is_marked, own):
+            return status
+        self._queue.discard(marker.ref)
+        return None
+
+    async def _status(self, marker: Marker) -> JobStatus | None:
+        """None where there is no job, or no result of it any more: then the marker goes."""
+        ref = marker.ref
+        try:
+            return await asyncio.to_thread(self._jobs.status, ref)
+        except (JobNotFound, JobExpired) as error:
+            logs.event("marker_without_job", job_id=ref.job_id, code=error.code)
+            await asyncio.to_thread(self._jobs.settle_removed, ref)
+            await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
+            self._queue.discard(ref)
+            return None
