@@ -32,7 +32,8 @@ test-gpu: .venv-test/.installed
 	.venv-test/bin/python -m pytest -rP tests/gpu
 
 # Kills everything that can be killed under load, again and again (docs/chaos.md); the short form is in `make test`.
-CHAOS_ARGS ?= --seed 1 --report docs/chaos.md
+CHAOS_ARGS ?= --seed 1 --jobs 10000 --replica-kills 100 --ingress-kills 50 --actor-kills 20 --controller-kills 10 \
+	--node-kills 5 --cluster-kills 5 --store-kills 5 --cuts 10 --slows 10 --pauses 20 --updates 3 --full --report docs/chaos.md
 chaos: .venv-test/.installed
 	.venv-test/bin/python -m tests.chaos $(CHAOS_ARGS)
 

@@ -72,7 +72,7 @@ async def submit(request: Request, order: JobOrder, body: BaseModel, key: str | 
         body_sha256 = _digest(body)
         claim = await services.jobs.look(tenant, key, body_sha256)
         if not claim.known:
-            job = await _accepted(request, order, claim.ref)
+            job = await _accepted(request, order, claim.ref, body_sha256)
             claim = await services.jobs.hold(claim.ref, key, body_sha256)
         if claim.known:
             logs.event("idempotency_key_known", job_id=claim.ref.job_id)
@@ -86,7 +86,7 @@ def url_of(request: Request) -> UrlOf:
     return partial(services_of(request).url, request)
 
 
-async def _accepted(request: Request, order: JobOrder, ref: JobRef) -> JobRequest:
+async def _accepted(request: Request, order: JobOrder, ref: JobRef, body_sha256: str | None = None) -> JobRequest:
     services, policy, voice = services_of(request), order.policy, order.voice
     if voice is not None and order.voice_urls and "://" in voice:
         voice = await imported_voice(request, voice, order.voice_field)
@@ -117,6 +117,7 @@ async def _accepted(request: Request, order: JobOrder, ref: JobRef) -> JobReques
         base_url=services.base_url(request),
         cache=order.cache,
         seeded=order.parameters.seed is not None,
+        body_sha256=body_sha256,
     )
 
 

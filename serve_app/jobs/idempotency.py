@@ -64,14 +64,14 @@ class Idempotency:
         before = JobRef(tenant=tenant, job_id=self._job_id(tenant, key, window - 1))
         names = self._names(before)
         if REQUEST in names and self._accepted_at(before) + self._window_s > now:
-            self._check(names, key, body_sha256)
+            self._check(before, names, key, body_sha256)
             return Claim(before, known=True)
         if now - window * self._window_s < CLAIMING_S and _bodies(names) and not _is_known(names):
-            self._check(names, key, body_sha256)
+            self._check(before, names, key, body_sha256)
             return Claim(before, known=False)
         ref = JobRef(tenant=tenant, job_id=self._job_id(tenant, key, window))
         names = self._names(ref)
-        self._check(names, key, body_sha256)
+        self._check(ref, names, key, body_sha256)
         return Claim(ref, known=_is_known(names))
 
     def hold(self, ref: JobRef, key: str, body_sha256: str) -> Claim:
@@ -80,14 +80,16 @@ class Idempotency:
         self._folders.note(ref, own)
         names = self._names(ref)
         try:
-            self._check(names, key, body_sha256)
+            self._check(ref, names, key, body_sha256)
         except IdempotencyMismatch:
             self._folders.delete(ref, own)
             raise
         return Claim(ref, known=_is_known(names))
 
-    def _check(self, names: set[str], key: str, body_sha256: str) -> None:
-        if _bodies(names) - {body_sha256}:
+    def _check(self, ref: JobRef, names: set[str], key: str, body_sha256: str) -> None:
+        """A body that was accepted is the key's, whatever else came with it; before that any other is in the way."""
+        accepted = self._folders.read(ref, REQUEST, JobRequest).body_sha256 if REQUEST in names else None
+        if {accepted} - {body_sha256} if accepted else _bodies(names) - {body_sha256}:
             raise IdempotencyMismatch(
                 f"Idempotency-Key {key[:40]!r} came with another body within {self._window_s:g} s: one key is one "
                 "request, so send this one with a key of its own"

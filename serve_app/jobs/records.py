@@ -69,7 +69,8 @@ class JobRequest(Record):
     `audio_s`: speech that the text will about give. `execution_timeout_s`: of one run, None: it follows from
     `audio_s`. `ttl_s`: from acceptance to the end, None: for ever. `retention_s`: from the end to the removal of the
     result. `base_url`: what the client called the service. `cache`: its result may be another job's, and serve others.
-    `seeded`: the client chose the seed, so an equal request may have been spoken before.
+    `seeded`: the client chose the seed, so an equal request may have been spoken before. `body_sha256`: of what the
+    client sent, where it came with an idempotency key.
     """
 
     accepted_at: float
@@ -85,6 +86,7 @@ class JobRequest(Record):
     base_url: str | None = None
     cache: bool = True
     seeded: bool = False
+    body_sha256: str | None = None
 
 
 class JobRun(Record):

@@ -10,8 +10,8 @@ from tests.chaos.processes import commands
 from tests.support.running import ROOT, environment
 
 COUNTS = {
-    "replica-kills": 4,
-    "ingress-kills": 2,
+    "replica-kills": 2,
+    "ingress-kills": 1,
     "actor-kills": 1,
     "controller-kills": 1,
     "node-kills": 1,
@@ -22,7 +22,7 @@ COUNTS = {
     "pauses": 1,
     "updates": 1,
 }
-JOBS, SEED, WITHIN_S = 240, 3, 540
+JOBS, SEED, WITHIN_S = 160, 3, 540
 
 
 @pytest.mark.timeout(600)

@@ -117,6 +117,25 @@ async def test_deaths_of_different_units_are_no_poison(store):
     assert await finish(store, r, ref) == "completed"
 
 
+async def test_those_beside_a_suspect_are_struck_once(store):
+    """A death of a batch makes all in it suspects; when a suspect dies again, that says nothing of the others."""
+    deaths = [1, 1, 2]
+
+    def fail(unit):
+        if deaths and unit.index == deaths[0]:
+            deaths.pop(0)
+            error = ReplicaLost("the replica ended")
+            error.unit_index, error.unit_indexes = unit.index, (1, 2, 3)
+            return error
+        return None
+
+    speak = SpeakUnits(4, fail=fail)
+    ref, r = submit(store), runner(store, speak)
+    await r.start(ref)
+    assert await finish(store, r, ref) == "completed"  # unit 1 and 2 had two strikes each
+    assert set(speak.alone) == {1, 2, 3}
+
+
 async def test_what_time_does_not_mend_for_long_ends_the_run_as_waiting(store):
     """A full queue for more than five minutes: the next run begins later, and no number of those fails the job."""
     speak, clock = Speak(*[Overloaded("full")] * 66), Clock()

@@ -4,10 +4,11 @@ import pytest
 
 from serve_app.errors import IdempotencyMismatch, InvalidRequest
 from serve_app.jobs import Claim, Idempotency
+from serve_app.jobs.folders import JobFolders
 from serve_app.jobs.states import GONE, REQUEST
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import contents, interleavings
-from tests.support.jobs import job_request
+from tests.support.jobs import job_request, job_store
 
 A, B = "a" * 64, "b" * 64
 DAY_S = 86_400.0
@@ -156,3 +157,15 @@ def test_a_repeated_request_beside_another_body_lets_only_one_body_through():
     for order in interleavings(MemoryStore, *acts, switches=4, limit=50_000):
         accepted = {body for body, result in zip((A, A, B), order.results, strict=True) if isinstance(result, Claim)}
         assert len(accepted) < 2, order.steps
+
+
+def test_a_body_that_was_accepted_stays_the_keys_although_another_was_left_beside_it(store):
+    """An ingress that dies before it has taken another body back does not turn the client's own replay away."""
+    keyed = keys_at(store)
+    claim = keyed.claim("default", "k", A)
+    record = job_request(body_sha256=A, accepted_at=NOON).model_copy(update={"job_id": claim.ref.job_id})
+    job_store(store).submit(record)
+    JobFolders(store).note(claim.ref, f"body-{B}-{'0' * 16}.v1")
+    assert keyed.claim("default", "k", A).known
+    with pytest.raises(IdempotencyMismatch):
+        keyed.claim("default", "k", B)

@@ -206,3 +206,17 @@ async def test_a_job_speaks_no_unit_twice_and_its_audio_is_the_same(store, monke
     await r.start(other)
     assert await finish(twin, r, other) == "completed"
     assert job_store(twin).status(other).outcome.audio == job_store(store).status(ref).outcome.audio
+
+
+async def test_a_run_that_failed_keeps_what_it_has_spoken_at_once(store):
+    """Although nothing was due to be kept: another replica speaks the rest."""
+    failures, clock = {2: EngineError("out of memory")}, Clock()
+    first, second = SpeakUnits(4, fail=lambda unit: failures.pop(unit.index, None)), SpeakUnits(4)
+    ref, a, b = submit(store, audio_s=60.0), runner(store, first, clock), runner(store, second, clock, "b")
+    await a.start(ref)
+    await a.wait(ref)
+    assert len(kept(store)) == 1
+    for clock.now in (10.0, 11.0, 12.0, 13.0):
+        await b.sweep()
+    assert await finish(store, b, ref) == "completed"
+    assert (first.spoken, second.spoken) == ([0, 1], [2, 3])
