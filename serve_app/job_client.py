@@ -31,9 +31,8 @@ from serve_app.jobs import (
     ListName,
     Marker,
     Results,
-    marker_of,
 )
-from serve_app.jobs.store import removed_at
+from serve_app.jobs.status import removed_at
 from serve_app.storage import ObjectStore
 
 __all__ = ["JobClient", "JobPage", "ListedJob", "Runners", "job_ref"]
@@ -162,7 +161,7 @@ class JobClient:
 
     async def position(self, status: JobStatus) -> int | None:
         """Of a queued job: 1 is the next; what is being spoken counts as before it. None for any other."""
-        return await self._queue.position(marker_of(status.request)) if status.state == "queued" else None
+        return await self._queue.position(status.marker) if status.state == "queued" else None
 
     async def run(self, ref: JobRef, timeout_s: float) -> JobStatus:
         """Have it run and wait for its end, at most `timeout_s`; the state it has then."""

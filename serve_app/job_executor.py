@@ -36,12 +36,10 @@ from serve_app.jobs import (
     JobStatus,
     JobStore,
     KeptProgress,
-    Marker,
     Results,
     RunEnd,
     RunEndReason,
     Standing,
-    marker_of,
 )
 from serve_app.patience import PASSING, PATIENCE_S, patiently
 from serve_app.speech import Progress
@@ -117,7 +115,7 @@ class JobExecutor:
             status = await asyncio.to_thread(self._jobs.status, ref)
             with logs.bind(request_id=status.request.speech.request_id, job_id=ref.job_id):
                 if status.outcome is not None:
-                    if await asyncio.to_thread(self._jobs.is_marked, _marker(status)):
+                    if await asyncio.to_thread(self._jobs.is_marked, status.marker):
                         await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
                     return True
                 found = status.standing
@@ -136,7 +134,7 @@ class JobExecutor:
         status = await self._without_own_run(status)
         request, found = status.request, status.standing
         if found.failed + found.lost >= self._settings.max_runs:
-            return await self._finish(request, self._jobs.ended(status, "failed", _record(_given_up(status))))
+            return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(_given_up(status))))
         run = found.run + 1
         token, now, owner = secrets.token_hex(8), self._wall_clock(), self._settings.replica_id
         begin = partial(self._jobs.begin, request, run=run, owner=owner, started_at=now, token=token)
@@ -158,7 +156,7 @@ class JobExecutor:
                 await asyncio.shield(self._let_go(status, progress))
             raise
         except (InvalidRequest, NotFound, Conflict, PoisonJob) as error:  # wrong in itself: no other run can help
-            return await self._finish(request, self._jobs.ended(status, "failed", _record(error)))
+            return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         except Exception as error:
             if not limit.expired():
                 return await self._failed(status, progress, error)
@@ -167,7 +165,7 @@ class JobExecutor:
                 f"run {run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
                 "executionTimeout or ttl in `policy`"
             )
-            return await self._finish(request, self._jobs.ended(status, "expired", _record(late)))
+            return await self._finish(request, self._jobs.ended(status, "expired", ErrorRecord.of(late)))
         return await self._finish(request, outcome)
 
     async def _without_own_run(self, status: JobStatus) -> JobStatus:
@@ -250,7 +248,7 @@ class JobExecutor:
         counts = not isinstance(error, (*PASSING, StorageError))
         failed = status.standing.failed + counts
         if counts and failed + status.standing.lost >= self._settings.max_runs:
-            return await self._finish(status.request, self._jobs.ended(status, "failed", _record(error)))
+            return await self._finish(status.request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         logs.failure("run_failed", error, run=status.run.run)
         reason: RunEndReason = "failed" if counts else "waiting"
         pause_s = min(2.0 ** (failed or 1), MAX_PAUSE_S)
@@ -276,13 +274,9 @@ class JobExecutor:
             reason=reason,
             ended_at=now,
             not_before=now + pause_s,
-            error=_record(error) if error else None,
+            error=ErrorRecord.of(error) if error else None,
         )
         await asyncio.to_thread(self._jobs.end_run, end)
-
-
-def _marker(status: JobStatus) -> Marker:
-    return marker_of(status.request, status.standing.generation)
 
 
 def _begun(found: Standing, run: int) -> Standing:
@@ -301,8 +295,3 @@ def _given_up(status: JobStatus) -> ServiceError:
 def _encoded(speech: Speech) -> tuple[bytes, str]:
     body = encode(speech.audio, "wav")
     return body, hashlib.sha256(body).hexdigest()
-
-
-def _record(error: Exception) -> ErrorRecord:
-    known = error if isinstance(error, ServiceError) else ServiceError(f"{type(error).__name__}: see the log")
-    return ErrorRecord(type=known.type, code=known.code, message=known.message)

@@ -15,7 +15,7 @@ from serve_app.errors import JobExpired, JobNotFound
 from serve_app.heartbeats import Heartbeats
 from serve_app.job_executor import MAX_PAUSE_S
 from serve_app.job_queue import JobQueue, chosen_for, fair_order
-from serve_app.jobs import JobRef, JobStatus, JobStore, Marker, marker_of
+from serve_app.jobs import JobRef, JobStatus, JobStore, Marker
 from serve_app.patience import logged
 
 __all__ = ["WaitingJobs"]
@@ -150,11 +150,11 @@ class WaitingJobs:
 
     async def _left_over(self, marker: Marker, status: JobStatus) -> JobStatus | None:
         """A job that has ended, if its marker is left over, so that it is to be settled."""
-        assert status.outcome is not None
-        own = marker_of(status.request, status.outcome.generation)
-        if marker != own:  # of a twin with the same idempotency key, of before a retry, or of an older version
+        if (
+            marker != status.marker
+        ):  # of a twin with the same idempotency key, of before a retry, or of an older version
             await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
-        if await asyncio.to_thread(self._jobs.is_marked, own):
+        if await asyncio.to_thread(self._jobs.is_marked, status.marker):
             return status
         self._queue.discard(marker.ref)
         return None

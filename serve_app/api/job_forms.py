@@ -10,7 +10,7 @@ from typing import Any
 
 from serve_app.domain import JobState
 from serve_app.jobs import AudioRecord, ErrorRecord, JobOutcome, JobStatus
-from serve_app.jobs.store import removed_at
+from serve_app.jobs.status import removed_at
 
 __all__ = [
     "NO_TIMINGS",

@@ -23,7 +23,8 @@ from serve_app.jobs.records import (
 )
 from serve_app.jobs.results import Results
 from serve_app.jobs.states import OUTCOMES, Standing
-from serve_app.jobs.store import JobStatus, JobStore
+from serve_app.jobs.status import JobStatus
+from serve_app.jobs.store import JobStore
 
 __all__ = [
     "COLLECT_PAGE",

@@ -21,7 +21,7 @@ from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.records import JobOutcome, JobRef, JobRequest
 from serve_app.jobs.results import Results, digest
 from serve_app.jobs.states import GONE, REQUEST, Standing
-from serve_app.jobs.store import removed_at
+from serve_app.jobs.status import removed_at
 from serve_app.storage import ObjectStore
 
 __all__ = ["COLLECT_PAGE", "GRACE_S", "TOMBSTONE_S", "Collector"]

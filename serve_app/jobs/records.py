@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from serve_app import keys
 from serve_app.domain import DEFAULT_TENANT, SpeechRequest
+from serve_app.errors import ServiceError
 
 __all__ = [
     "RETENTION_S",
@@ -106,6 +107,12 @@ class ErrorRecord(BaseModel):
     type: str
     code: str
     message: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "ErrorRecord":
+        """What a client is told of `error`; of one that is none of ours no more than its name."""
+        known = error if isinstance(error, ServiceError) else ServiceError(f"{type(error).__name__}: see the log")
+        return cls(type=known.type, code=known.code, message=known.message)
 
 
 class RunEnd(Record):

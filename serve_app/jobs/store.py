@@ -14,12 +14,8 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
-
-from pydantic import BaseModel, ConfigDict
 
 from serve_app import keys
-from serve_app.domain import JobState
 from serve_app.errors import Conflict, JobExpired, JobNotFound, ObjectNotFound
 from serve_app.jobs import states
 from serve_app.jobs.folders import JobFolders
@@ -36,34 +32,19 @@ from serve_app.jobs.records import (
     JobRun,
     Marker,
     OutcomeState,
-    Record,
     RunEnd,
     marker_of,
     parse_marker,
 )
 from serve_app.jobs.states import REQUEST, Standing
+from serve_app.jobs.status import JobStatus, removed_at
 from serve_app.storage import ObjectStore
 
-__all__ = ["JobStatus", "JobStore", "removed_at"]
+__all__ = ["JobStore"]
 
 JSON = "application/json"
 RETRYABLE = ("failed", "expired")
 CANCELLED = "a client cancelled the job"
-R = TypeVar("R", bound=Record)
-
-
-class JobStatus(BaseModel):
-    """All that the store knows of a job. `run`: the last one of this generation, while the job is not ended; `run_end`:
-    how it ended, where that was without an outcome."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
-
-    request: JobRequest
-    state: JobState
-    standing: Standing
-    run: JobRun | None = None
-    run_end: RunEnd | None = None
-    outcome: JobOutcome | None = None
 
 
 class JobStore:
@@ -303,11 +284,6 @@ class JobStore:
         outcome = self.finish(expired)
         self.settle(request, outcome)
         return JobStatus(request=request, state=outcome.state, standing=found, run=run, outcome=outcome)
-
-
-def removed_at(outcome: JobOutcome, found: Standing) -> float:
-    """When the result goes, Unix seconds: the outcome says it, and a client may have made it sooner."""
-    return min(outcome.removed_at, float("inf") if found.expires_ms is None else found.expires_ms / 1000)
 
 
 def _expired(ref: JobRef) -> JobExpired:

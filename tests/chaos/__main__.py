@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace, plan: tuple[Fault, ...], folder: Path) -> 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=300, help="that must be acknowledged")
+    parser.add_argument("--jobs", type=int, default=300, help="that must be acknowledged, at least")
     parser.add_argument("--rate", type=float, default=20.0, help="submissions a second, at most")
     parser.add_argument("--stuck-after-s", type=float, default=120.0, help="after the last fault and the last job")
     parser.add_argument("--full", action="store_true", help="judge the p99 of progress after a fault")
@@ -116,6 +116,7 @@ def _inject(plan: tuple[Fault, ...], load: Load, injector: Injector) -> None:
         _until_acked(load, fault.after_jobs)
         _say(f"{load.acked} jobs acknowledged, {load.unfinished()} not ended; fault {fault.index}: {fault.what}")
         injector.inject(fault)
+    load.faults_are_over()
 
 
 def _drain(load: Load, options: argparse.Namespace) -> None:

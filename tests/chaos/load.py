@@ -38,7 +38,10 @@ TIMEOUT_S = 15.0
 
 
 class Load:
-    """`jobs` acknowledged jobs at `rate` a second at most, drawn from `seed`."""
+    """`jobs` acknowledged jobs at `rate` a second at most, drawn from `seed`.
+
+    More are sent as long as faults are to come, so that each falls on running work.
+    """
 
     def __init__(self, url: str, history: History, jobs: int, rate: float, seed: int) -> None:
         self.acked = 0
@@ -53,6 +56,7 @@ class Load:
         self._ended: list[str] = []
         self._audio_wanted: list[tuple[str, str]] = []
         self._sent = 0  # acknowledged or being sent
+        self._faults_to_come = True
         self._next_at = time.monotonic()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -68,6 +72,10 @@ class Load:
         self._stopped.set()
         self._pool.shutdown()
         self.check()
+
+    def faults_are_over(self) -> None:
+        """No more jobs than were asked for need be sent."""
+        self._faults_to_come = False
 
     def adopt(self, job_id: str, text: str, seed: int) -> None:
         """Watch a job that came into the store in another way, as if it had been acknowledged here."""
@@ -118,7 +126,8 @@ class Load:
         """The number of a job that may be sent now."""
         with self._lock:
             now = time.monotonic()
-            if self._sent >= self._jobs or len(self._open) >= OPEN_AT_ONCE or now < self._next_at:
+            enough = self._sent >= self._jobs and not self._faults_to_come
+            if enough or len(self._open) >= OPEN_AT_ONCE or now < self._next_at:
                 return None
             self._next_at = max(self._next_at + self._pause_s, now - 1)
             self._sent += 1
