@@ -33,6 +33,7 @@ from serve_app.preparation import RecordingPreparer
 from serve_app.settings import (
     BuildArgs,
     F5Settings,
+    IngressSettings,
     JobsSettings,
     ModelSettings,
     PreviewSettings,
@@ -54,8 +55,11 @@ from serve_app.webhooks import WebhookSender, secret_of
 __all__ = ["build", "choose_models", "jobs_deployment", "open_store"]
 
 
-CONSTRUCTOR_ATTEMPTS = 2
+MODEL_ATTEMPTS = 2
 """Serve would try 20 times before it says that a model cannot load."""
+ATTEMPTS = 1000
+"""Of Ingress and Jobs, which have nothing to load. Serve gives a deployment up for good after so many replicas that did
+not start, or were killed during an update, and after three for each wanted one if that is less (see the launcher)."""
 
 
 def build(args: BuildArgs) -> Application:
@@ -186,7 +190,7 @@ def _deployment(
         max_queued_requests=scale.max_queued_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=scale.retry_after_s),
         graceful_shutdown_timeout_s=scale.graceful_shutdown_timeout_s,
-        max_constructor_retry_count=CONSTRUCTOR_ATTEMPTS,
+        max_constructor_retry_count=ATTEMPTS if isinstance(scale, IngressSettings | JobsSettings) else MODEL_ATTEMPTS,
         autoscaling_config=AutoscalingConfig(**scale.autoscaling.model_dump() | ({"policy": policy} if policy else {})),
         ray_actor_options=options | ({"runtime_env": dict(runtime_env)} if runtime_env else {}),
     )

@@ -250,7 +250,8 @@ class JobClient:
             lists = ("open",)
         elif state is not None:
             lists = (state,)
-        entries = heapq.merge(*(self._lists.newest(tenant, name, after=after) for name in lists))
+        # As many at once as are asked for, since each costs time to parse.
+        entries = heapq.merge(*(self._lists.newest(tenant, name, after=after, page_size=limit) for name in lists))
         items: dict[str, ListedJob] = {}
         scanned = 0
         while scanned < SCANNED and (some := list(islice(entries, limit))):

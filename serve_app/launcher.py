@@ -86,6 +86,7 @@ def _ray() -> Iterator[tuple[str, str]]:
     """A Ray of our own on loopback, with a token that only this user can read; its address and its dashboard's."""
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # bind loopback, not all addresses
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "1000")  # 3 kills in an update would end it for good
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # equal lines of two replicas are two events
     _private_token(Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")))
     import ray  # reads the variables above when it is imported

@@ -60,12 +60,12 @@ class JobLists:
         """Remove an entry that speaks of no job."""
         self._store.delete(keys.listed(tenant, entry.listed, entry.name))
 
-    def newest(self, tenant: str, name: ListName, *, after: str = "") -> Iterator[Entry]:
+    def newest(self, tenant: str, name: ListName, *, after: str = "", page_size: int = PAGE) -> Iterator[Entry]:
         """The jobs of a list, the newest first, from behind the entry `after`; read a page at a time."""
         prefix = keys.listed(tenant, name)
         start = prefix + after
         while True:
-            page = self._store.list(prefix, after=start, limit=PAGE)
+            page = self._store.list(prefix, after=start, limit=page_size)
             for info in page.items:
                 if found := ENTRY.fullmatch(info.key.removeprefix(prefix)):
                     yield Entry(found[0], found["job_id"], LAST_MS - int(found["inverse"], 16), name)

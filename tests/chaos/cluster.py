@@ -69,6 +69,7 @@ class RayCluster:
             RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
             RAY_USAGE_STATS_ENABLED="0",
             RAY_DEDUP_LOGS="0",
+            RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT="1000",
             RAY_prestart_worker_first_driver="0",
             RAY_worker_niceness="0",  # Ray's own 15 would starve replicas beside other tests, and stop heartbeats
         )
