@@ -16,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 F5_ARGS ?=
 F5 ?= $(if $(filter f5,$(EXTRAS)),,$(if $(wildcard /dev/nvidia[0-9]*),prepared))
 
-.PHONY: run f5-environment test test-unit test-gpu chaos lint format bench lock clean
+.PHONY: run f5-environment test test-unit test-gpu chaos chaos-short lint format bench lock clean
 
 run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
@@ -31,11 +31,14 @@ test-unit: .venv-test/.installed
 test-gpu: .venv-test/.installed
 	.venv-test/bin/python -m pytest -rP tests/gpu
 
-# Kills everything that can be killed under load, again and again (docs/chaos.md); the short form is in `make test`.
+# Kills everything that can be killed under load, again and again (docs/chaos.md).
 CHAOS_ARGS ?= --seed 1 --jobs 10000 --replica-kills 100 --ingress-kills 50 --actor-kills 20 --controller-kills 10 \
 	--node-kills 5 --cluster-kills 5 --store-kills 5 --cuts 10 --slows 10 --pauses 20 --updates 3 --full --report docs/chaos.md
 chaos: .venv-test/.installed
 	.venv-test/bin/python -m tests.chaos $(CHAOS_ARGS)
+
+chaos-short: .venv-test/.installed
+	CHAOS=1 .venv-test/bin/python -m pytest -s tests/e2e/test_chaos.py
 
 lint: .venv-test/.installed
 	.venv-test/bin/ruff check .
