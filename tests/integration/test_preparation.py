@@ -208,7 +208,7 @@ def test_what_is_no_recording_of_speech(audio, words: str) -> None:
 def test_quality_is_told() -> None:
     """Noise, clipping and an offset; the offset is taken out."""
     speech = spoken(SENTENCES[0])
-    noisy = prepared(wav_of(speech + noise(len(speech) / 24_000) * 0.5), SENTENCES[0])
+    noisy = prepared(wav_of(speech + noise(len(speech) / 24_000) * 0.25), SENTENCES[0])
     assert (noisy.report.grade, "noise" in noisy.report.warnings[0]) == ("poor", True)
     clipped = prepared(wav_of(speech * 8), SENTENCES[0])
     assert (clipped.report.grade, "at full scale" in clipped.report.warnings[0]) == ("poor", True)
