@@ -9,6 +9,8 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,35 +77,39 @@ def call(url: str, wanted: Call) -> tuple[int, Any]:
 def run_load(url: str, next_call: Callable[[int], Call], *, clients: int, calls: int, every_s: float = 0.0) -> Load:
     """`clients` at once make `calls` calls together: `next_call` of 0, 1, 2 ... Each begins one `every_s` seconds at
     most, evenly between the others. Raises RuntimeError for a call that is not answered with 2xx."""
-    barrier = threading.Barrier(clients + 1)
-    latencies: list[list[float]] = [[] for _ in range(clients)]
-    refused: list[str] = []
+    barrier = threading.Barrier(clients + 1, timeout=TIMEOUT_S)
 
-    def work(number: int) -> None:
+    def work(number: int) -> list[float]:
+        latencies: list[float] = []
         client = _Client(url)
-        client.send(Call("GET", "/healthz"))  # connected before it counts
-        barrier.wait()
-        due = time.perf_counter() + every_s * number / clients
-        for index in range(number, calls, clients):
-            wanted = next_call(index)
-            time.sleep(max(0.0, due - time.perf_counter()))
-            due += every_s
-            began = time.perf_counter()
-            status, body = client.send(wanted)
-            latencies[number].append(time.perf_counter() - began)
-            if status // 100 != (4 if wanted.refused else 2):
-                refused.append(f"{wanted.method} {wanted.path} answered {status}: {body[:300]!r}")
-                break
-        client.close()
+        try:
+            client.send(Call("GET", "/healthz"))  # connected before it counts
+            barrier.wait()
+            due = time.perf_counter() + every_s * number / clients
+            for index in range(number, calls, clients):
+                wanted = next_call(index)
+                time.sleep(max(0.0, due - time.perf_counter()))
+                due += every_s
+                began = time.perf_counter()
+                status, body = client.send(wanted)
+                latencies.append(time.perf_counter() - began)
+                if status // 100 != (4 if wanted.refused else 2):
+                    raise RuntimeError(f"{wanted.method} {wanted.path} answered {status}: {body[:300]!r}")
+        except BaseException:
+            barrier.abort()
+            raise
+        finally:
+            client.close()
+        return latencies
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    barrier.wait()
-    began = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    took_s = time.perf_counter() - began
-    if refused:
-        raise RuntimeError(refused[0])
-    return Load([each for mine in latencies for each in mine], took_s)
+    with ThreadPoolExecutor(clients) as pool:
+        working = [pool.submit(work, number) for number in range(clients)]
+        with suppress(threading.BrokenBarrierError):  # the client that broke it says why
+            barrier.wait()
+        began = time.perf_counter()
+        wait(working)
+        took_s = time.perf_counter() - began
+        errors = [error for each in working if (error := each.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+            raise error
+        return Load([each for mine in working for each in mine.result()], took_s)

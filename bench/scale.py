@@ -103,7 +103,7 @@ def acceptance() -> str:
         f"runs nothing; {TURNS} turns of {calls} clients\n"
     )
     columns = (
-        "| store | clients | no-op /s | p50 ms | p99 ms | refused POST /s | jobs /s | p50 ms | p99 ms | % of no-op |"
+        "| store | clients | no-op /s | p50 ms | p99 ms | no-op POST /s | jobs /s | p50 ms | p99 ms | % of no-op |"
     )
     return "\n".join([head, columns, "|---" * 10 + "|", *rows])
 
