@@ -22,7 +22,7 @@ KEPT_S = 86_400
 class Counters:
     """What a replica did since it started; written into its heartbeat for `/health`.
 
-    `pending` are the markers that its last sweep saw: jobs that wait or run, here or elsewhere.
+    `pending` are the markers that its last looks saw, shard by shard: jobs that wait or run, here or elsewhere.
     """
 
     running: int = 0

@@ -3,7 +3,8 @@
     lists/{state}/{2**48 - 1 - accepted_ms}.{job_id}      `open`, or an outcome; a store lists in the order of keys
     expiry/{shard}/{expires_ms}.{job_id}.{tenant}
 
-An entry is a hint: it is written before what it speaks of or after it, so a reader checks the job itself.
+An entry is a hint: one in `open` is written before the job it speaks of and goes after its end, so a reader looks at
+the job itself; one of an outcome is written after it, and believed.
 """
 
 import re

@@ -6,7 +6,7 @@ from serve_app import job_queue, keys
 from serve_app.domain import Unit
 from serve_app.errors import ReplicaLost, StorageUnreachable
 from serve_app.job_queue import JobQueue
-from serve_app.jobs import Collector, Outbox
+from serve_app.jobs import Collector
 from serve_app.storage import MemoryStore
 from tests.support.jobs import Clock, Speak, SpeakUnits, finish, job_store, runner, submit, until
 
@@ -128,9 +128,3 @@ async def test_a_unit_that_kills_replicas_kills_three_although_others_were_with_
     assert await finish(store, r, ref) == "failed"
     assert job_store(store).status(ref).outcome.error.code == "poison_job"
     assert (len(killed), set(speak.alone) >= {2}) == (3, True)
-
-
-def test_no_letter_is_left_by_a_cancelled_job_without_a_webhook(store):
-    """Nothing is put where there is nobody to tell."""
-    job_store(store).cancel(submit(store))
-    assert Outbox(store).letters(limit=10) == []
