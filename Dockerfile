@@ -26,10 +26,12 @@ COPY env_setup/locks/base.lock env_setup/locks/base.lock
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install --system --no-deps --compile-bytecode -r env_setup/locks/base.lock
 
-# Ray's own variables (loopback, token) are the launcher's to set: on KubeRay the operator decides, not the image.
+# Ray's own variables (loopback, token) are the launcher's to set: on KubeRay the operator decides, not the image. But
+# wherever it runs, three replicas killed during an update must not end a deployment for good.
 ENV PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0 \
+    RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT=1000 \
     DATA_DIR=/data \
     WEIGHTS_DIR=/weights
 

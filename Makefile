@@ -21,11 +21,14 @@ F5 ?= $(if $(filter f5,$(EXTRAS)),,$(if $(wildcard /dev/nvidia[0-9]*),prepared))
 run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
 
+# Files of tests side by side: most of them wait, for Ray, for a store, for speech.
+WORKERS ?= 2
+PYTEST = .venv-test/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: .venv-test/.installed .venv/.installed$(EXTRAS)
-	.venv-test/bin/python -m pytest
+	$(PYTEST)
 
 test-unit: .venv-test/.installed
-	.venv-test/bin/python -m pytest tests/unit tests/contract
+	$(PYTEST) tests/unit tests/contract
 
 # On a machine with a GPU; elsewhere everything skips with the reason.
 test-gpu: .venv-test/.installed
@@ -38,7 +41,7 @@ chaos: .venv-test/.installed
 	.venv-test/bin/python -m tests.chaos $(CHAOS_ARGS)
 
 chaos-short: .venv-test/.installed
-	CHAOS=1 .venv-test/bin/python -m pytest -s tests/e2e/test_chaos.py
+	.venv-test/bin/python -m pytest -s tests/e2e/test_chaos.py
 
 lint: .venv-test/.installed
 	.venv-test/bin/ruff check .

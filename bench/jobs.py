@@ -99,6 +99,7 @@ def _measured(url: str, finished: Sequence[str], backlog: Sequence[str]) -> dict
         "GET /v1/jobs/{id}": lambda i: Call("GET", f"/v1/jobs/{finished[i % len(finished)]}"),
         "GET /v1/jobs/{id}/result": lambda i: Call("GET", f"/v1/jobs/{finished[i % len(finished)]}/result"),
         "GET /v1/jobs, 20 newest": lambda _: Call("GET", "/v1/jobs?limit=20"),
+        "GET /v1/jobs, 20 queued": lambda _: Call("GET", "/v1/jobs?limit=20&state=queued"),
         "GET /v1/jobs, 20 completed": lambda _: Call("GET", "/v1/jobs?limit=20&state=completed"),
     }
     loads = {(pace, what): Load() for pace in PACES_S for what in kinds}

@@ -132,9 +132,10 @@ class CountedJobs(Jobs):
         super().__init__(*args, **more)
         self._calls = Calls(os.environ.get(CALLS))
 
-    async def start(self, ref: JobRef) -> None:
-        self._calls.note("start", ref.job_id)
-        await super().start(ref)
+    async def start(self, refs: JobRef | Sequence[JobRef]) -> None:
+        for ref in [refs] if isinstance(refs, JobRef) else refs:
+            self._calls.note("start", ref.job_id)
+        await super().start(refs)
 
     async def run(self, ref: JobRef) -> None:
         self._calls.note("run", ref.job_id)
@@ -147,7 +148,7 @@ class IdleJobs:
     def __init__(self, *args: Any, **more: Any) -> None:
         pass
 
-    async def start(self, ref: JobRef) -> None:
+    async def start(self, refs: JobRef | Sequence[JobRef]) -> None:
         pass
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

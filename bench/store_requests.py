@@ -6,135 +6,25 @@ store that proved conditional writes, and `limit` of a listing under 1,000 keys.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from bench.counting import COLLECT_S, DAY_S, HEARTBEAT_S, SWEEP_S, UNIT_S, WATCH_S, Bench, CountingStore
 from serve_app.audio import encode
-from serve_app.domain import BUILTIN, DEFAULT_TENANT, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
-from serve_app.job_client import JobClient
+from serve_app.domain import DEFAULT_TENANT, SAMPLE_RATE_HZ, Speech, SpeechRequest
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.job_webhooks import Webhooks, WebhookSettings
-from serve_app.jobs import JobRef, JobRequest, JobStore
+from serve_app.jobs import JobRef
 from serve_app.speech import Progress
-from serve_app.storage import MemoryStore, ObjectInfo, Page, StoredObject, UrlSigner
 from serve_app.voices import Upload, VoiceLibrary
 from tests.support.preparing import PlainPreparer
 
-__all__ = ["CountingStore", "main"]
+__all__ = ["SCENES", "main"]
 
+HOUR_S = 3600
 VERBS = ("PUT", "GET", "HEAD", "LIST", "DELETE")
-HEARTBEAT_S, SWEEP_S, COLLECT_S, WATCH_S = 2.0, 3.0, 60.0, 1.0
-"""Defaults of JobsSettings."""
-HOUR_S, DAY_S = 3600, 86_400
-UNIT_S = 10
-MADE_BY = "bench"
-
-
-@dataclass
-class CountingStore:
-    """An ObjectStore and ConditionalStore that counts what it is asked."""
-
-    inner: MemoryStore = field(default_factory=lambda: MemoryStore(UrlSigner(b"bench")))
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
-        self.counts["PUT"] += 1
-        return self.inner.put(key, body, content_type=content_type)
-
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> bool:
-        self.counts["PUT"] += 1
-        return self.inner.put_new(key, body, content_type=content_type)
-
-    def get(self, key: str) -> StoredObject:
-        self.counts["GET"] += 1
-        return self.inner.get(key)
-
-    def head(self, key: str) -> ObjectInfo:
-        self.counts["HEAD"] += 1
-        return self.inner.head(key)
-
-    def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
-        self.counts["LIST"] += 1
-        return self.inner.list(prefix, after=after, limit=limit)
-
-    def delete(self, key: str) -> None:
-        self.counts["DELETE"] += 1
-        self.inner.delete(key)
-
-    def url(self, key: str, *, expires_s: int, filename: str) -> str:
-        return self.inner.url(key, expires_s=expires_s, filename=filename)
-
-    @contextmanager
-    def counted(self) -> Iterator[Counter[str]]:
-        """What is asked in the block; filled at its end."""
-        before, found = self.counts.copy(), Counter[str]()
-        yield found
-        found.update(self.counts - before)
-
-
-class NoRunners:
-    """The client's way to the replicas, cut."""
-
-    async def start(self, ref: JobRef) -> None:
-        pass
-
-    async def run(self, ref: JobRef) -> None:
-        pass
-
-
-class Silent:
-    """Takes each webhook."""
-
-    def send(self, url: str, body: bytes, *, message_id: str, timestamp: int) -> None:
-        pass
-
-
-class Bench:
-    """Client and runners of one store. `now`: the wall clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.store = CountingStore()
-        self.now = 1_800_000_000.0
-        self.client = JobClient(self.store, NoRunners(), exclusive=True, wall_clock=lambda: self.now)
-        self._number = 0
-
-    def runner(self, name: str = "a") -> JobRunner:
-        jobs = JobStore(self.store, exclusive=True, wall_clock=lambda: self.now)
-        webhooks = Webhooks(self.store, jobs, Silent(), lambda _: {}, WebhookSettings())
-        settings = RunnerSettings(name, 1000, 3, HEARTBEAT_S, 10.0, SWEEP_S, WATCH_S, COLLECT_S)
-        return JobRunner(self.store, speak, settings, wall_clock=lambda: self.now, exclusive=True, webhooks=webhooks)
-
-    def request(self, audio_s: float = 10.0, **more: Any) -> JobRequest:
-        self._number += 1
-        self.now += 0.01
-        job_id = f"{int(1000 * self.now):012x}"
-        job_id = f"{job_id[:8]}-{job_id[8:]}-7000-8000-{self._number:012x}"
-        voice = VoiceRef("heart", BUILTIN)
-        speech = SpeechRequest(
-            f"Text {self._number}.", "preview", voice, 1.0, 1, "bench", job_id=job_id, model_version=MADE_BY
-        )
-        return JobRequest(
-            job_id=job_id, accepted_at=self.now, dialect="native", speech=speech, audio_s=audio_s, ttl_s=DAY_S, **more
-        )
-
-
-async def speak(request: SpeechRequest, progress: Progress) -> Speech:
-    """As many units as the seed says, 10 s each; each ends before five seconds have passed."""
-    units = [
-        Unit(index, request.text, request.voice, 1.0, index, 100, request.request_id, request.job_id)
-        for index in range(request.seed)
-    ]
-    await progress.planned(units)
-    silence = np.zeros(UNIT_S * SAMPLE_RATE_HZ, np.float32)
-    for unit in units:
-        await progress.spoken(unit, SpokenUnit(silence, MADE_BY))
-    return Speech(silence, request.model, request.seed, draft=True, units=len(units), made_by=MADE_BY)
-
-
 Scene = Callable[[], Awaitable[Counter[str]]]
 
 
@@ -214,23 +104,16 @@ async def hour_of_speech() -> Counter[str]:
     return found
 
 
-async def status_of_finished() -> Counter[str]:
+async def status(*, ended: bool, asked_before: bool) -> Counter[str]:
+    """Asked before: by the same ingress, within the second, so without the sixteen listings of the queue."""
     bench = Bench()
     request = bench.request()
     await bench.client.submit(request)
-    await _run(bench.runner(), request.ref)
-    with bench.store.counted() as found:
-        await bench.client.position(await bench.client.status(request.ref))
-    return found
-
-
-async def status_of_waiting() -> Counter[str]:
-    """The first poll of a second: those that follow within it do without the sixteen listings."""
-    bench = Bench()
-    request = bench.request()
-    await bench.client.submit(request)
-    with bench.store.counted() as found:
-        await bench.client.position(await bench.client.status(request.ref))
+    if ended:
+        await _run(bench.runner(), request.ref)
+    for _ in range(1 + asked_before):
+        with bench.store.counted() as found:
+            await bench.client.position(await bench.client.status(request.ref))
     return found
 
 
@@ -254,6 +137,7 @@ async def removal() -> Counter[str]:
     request = bench.request()
     await bench.client.submit(request)
     await _run(runner := bench.runner(), request.ref)
+    await runner.collect()  # the first of a process also asks whether older jobs are to be settled
     idle = await _collected(runner, bench.store)
     total = Counter[str]()
     for days in (8, 31, 61):
@@ -267,6 +151,8 @@ async def idle_hour(replicas: int) -> Counter[str]:
     """Of so many Jobs replicas with nothing to do: what one round of each of their loops asks, times rounds an hour."""
     bench = Bench()
     runners = [bench.runner(f"replica-{number}") for number in range(replicas)]
+    for runner in runners:
+        await runner.collect()  # the first of a process also asks whether older jobs are to be settled
     total = Counter[str]()
     for turn, every_s in (("beat", HEARTBEAT_S), ("sweep", SWEEP_S), ("watch", WATCH_S), ("collect", COLLECT_S)):
         with bench.store.counted() as found:
@@ -335,10 +221,13 @@ SCENES: dict[str, Scene] = {
     "... its removal adds, retention and tombstone over": removal,
     "a job of one hour of speech": hour_of_speech,
     "... each minute that a job runs adds": watched_minute,
-    "status or result of a finished job": status_of_finished,
-    "status of a waiting job, once a second": status_of_waiting,
+    "status or result of a finished job": lambda: status(ended=True, asked_before=False),
+    "... asked before": lambda: status(ended=True, asked_before=True),
+    "status of a waiting job, once a second": lambda: status(ended=False, asked_before=False),
+    "... asked before within the second": lambda: status(ended=False, asked_before=True),
     "list, the newest 20, all ended": lambda: page(None, ended=True),
     "list, the newest 20, all waiting": lambda: page(None, ended=False),
+    "list, the newest 20 of those that wait": lambda: page("queued", ended=False),
     "list, 20 completed": lambda: page("completed", ended=True),
     "the service at rest, an hour, 1 Jobs replica": lambda: idle_hour(1),
     "the service at rest, an hour, 10 Jobs replicas": lambda: idle_hour(10),

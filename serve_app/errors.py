@@ -1,44 +1,50 @@
 """One tree of errors: the class says the HTTP status, the machine-readable code and whether a retry can help.
 
 ServiceError
-|-- InvalidRequest                400  a field is missing, malformed or out of range
+|-- InvalidRequest                400  the request cannot be met as it is: sent again unchanged, it fails again
 |   |-- InvalidText               400  nothing in the text can be spoken
-|   |-- InvalidVoiceName          400
-|   |-- UnsupportedFormat         400
-|   |-- InvalidUrl                400  a URL that is not read, or cannot be
-|   |-- PayloadTooLarge           413
+|   |-- InvalidVoiceName          400  it does not match the pattern for voice names
+|   |-- UnsupportedFormat         400  not an audio format that is served
+|   |-- InvalidUrl                400  its form or where it leads is refused, or nothing could be read there
+|   |-- PayloadTooLarge           413  the body, text or file is over its limit
 |   |-- InvalidAudio              422  the bytes are not audio that can be read
-|   |-- InvalidPolicy             422  a job's policy that cannot be kept
-|   |-- IdempotencyMismatch       422  this idempotency key came with another body before
-|   |-- InvalidTranscript         422  the text is not what is said in the reference audio, or is missing
-|   `-- UnusableVoice             422  this voice cannot be spoken by this model
-|-- NotFound                      404
-|   |-- VoiceNotFound, ModelNotFound, JobNotFound, ObjectNotFound
+|   |-- InvalidPolicy             422  a job's time limits or webhook are malformed, or not served here
+|   |-- IdempotencyMismatch       422  this key came with another body before: one key is one request
+|   |-- InvalidTranscript         422  not what is said in the reference audio, or none was sent and none can be made
+|   `-- UnusableVoice             422  the voice exists, but this model cannot speak with it
+|-- NotFound                      404  what was named does not exist, or not for this tenant
+|   |-- VoiceNotFound                  no voice has this name
+|   |-- ModelNotFound                  no deployed model has this name
+|   |-- JobNotFound                    no job has this id
+|   |-- ObjectNotFound                 the store has no object at this key
 |   `-- JobExpired                410  the job ended, and its result is past its retention
-|-- UrlRefused                    403  a signed URL is expired or was altered
+|-- UrlRefused                    403  a signed URL has expired, or does not carry the signature of its path
 |-- HostRefused                   403  called by a name, or from a page, that is not the service's
-|-- Conflict                      409
+|-- Conflict                      409  the request contradicts what is stored
 |   |-- NameReserved                   the name belongs to a built-in voice
 |   `-- VoiceReplaced                  the voice changed after the request was accepted
 |-- Overloaded                    429  the queue is full; Retry-After says when to come again
-|-- Unavailable                   503  not ready yet
+|-- Unavailable                   503  not ready, or a part that the answer needs is gone for the moment
 |   |-- DeviceLost                     a replica's device failed for good; another replica can speak
 |   `-- ReplicaLost                    a replica ended while it had this unit
 |-- OutOfMemory                   503  the device has no room for this unit; it was tried again already
 |-- StorageError                  503  the object store did not do what was asked
-|   |-- StorageUnreachable             no answer, a time-out, a 5xx
-|   |-- StorageDenied                  the store refused (403): never the same as NotFound
-|   |-- StorageMisconfigured           endpoint, key, bucket, region or clock is wrong
-|   `-- ObjectCorrupt                  bytes do not match their recorded sha256
-|-- ExecutionTimeout              500  a job did not end within its limit
-|-- PoisonJob                     500  a job whose runs end whoever runs it: it is not run again
+|   |-- StorageUnreachable             no answer in time, or a server error, after all retries
+|   |-- StorageDenied                  refused for reasons of permission (403): never the same as NotFound
+|   |-- StorageMisconfigured           endpoint, key, bucket, region or clock; the message names the variable to change
+|   `-- ObjectCorrupt                  the bytes do not have the sha256 that was recorded when they were written
+|-- ExecutionTimeout              500  a run of a job took longer than it may
+|-- PoisonJob                     500  runs of a job do not end, or replicas end with it: another would harm others
 |-- EngineError                   500  synthesis failed
-|   `-- ModelLoadFailed                the model could not be loaded or warmed
+|   `-- ModelLoadFailed                the model could not be loaded or warmed: the replica must not start
 |-- WebhookFailed                 502  a client's webhook did not take its message; no client sees it
 `-- ConfigError                   500  deploy.yaml or the environment is wrong; ends a deployment
 
 Every error takes one positional message: exceptions with keyword-only arguments do not survive
 pickling between replicas. The message names the key, the value and the remedy.
+
+A class has a docstring where there is more to say than the tree says. All are in one module: a rolling update exchanges
+pickled errors between old replicas and new ones, which find the class by `serve_app.errors.<name>`.
 """
 
 from typing import ClassVar
@@ -100,157 +106,111 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """The request cannot be met as it is; sending it again unchanged cannot help."""
-
     status = 400
     code = "invalid_request"
     type = "invalid_request_error"
 
 
 class InvalidText(InvalidRequest):
-    """Nothing in the text can be spoken."""
-
     code = "invalid_text"
 
 
 class InvalidVoiceName(InvalidRequest):
-    """The name does not match the pattern for voice names."""
-
     code = "invalid_voice_name"
 
 
 class UnsupportedFormat(InvalidRequest):
-    """The audio format asked for is not one that is served."""
-
     code = "unsupported_format"
 
 
 class InvalidUrl(InvalidRequest):
-    """The URL is not one that is read (its form, or where it leads), or nothing could be read there."""
-
     code = "invalid_url"
 
 
 class PayloadTooLarge(InvalidRequest):
-    """The body, text or file is over its limit."""
-
     status = 413
     code = "payload_too_large"
 
 
 class InvalidAudio(InvalidRequest):
-    """The uploaded bytes cannot be read as audio."""
-
     status = 422
     code = "invalid_audio"
 
 
 class InvalidPolicy(InvalidRequest):
-    """What a job is to keep to (its time limits, its webhook) is malformed, or not served here."""
-
     status = 422
     code = "invalid_policy"
 
 
 class IdempotencyMismatch(InvalidRequest):
-    """The idempotency key came with another body before: one key is one request."""
-
     status = 422
     code = "idempotency_mismatch"
 
 
 class InvalidTranscript(InvalidRequest):
-    """The text is not what is said in the reference audio, or none was sent and none can be made."""
-
     status = 422
     code = "invalid_transcript"
 
 
 class UnusableVoice(InvalidRequest):
-    """The voice exists, but the selected model cannot speak with it."""
-
     status = 422
     code = "unusable_voice"
 
 
 class NotFound(ServiceError):
-    """What was named does not exist, or not for this tenant."""
-
     status = 404
     code = "not_found"
     type = "invalid_request_error"
 
 
 class VoiceNotFound(NotFound):
-    """No voice has this name."""
-
     code = "voice_not_found"
 
 
 class ModelNotFound(NotFound):
-    """No deployed model has this name."""
-
     code = "model_not_found"
 
 
 class JobNotFound(NotFound):
-    """No job has this id."""
-
     code = "job_not_found"
 
 
 class JobExpired(NotFound):
-    """The job ended, and its result is past its retention."""
-
     status = 410
     code = "job_expired"
 
 
 class ObjectNotFound(NotFound):
-    """The store has no object at this key."""
-
     code = "object_not_found"
 
 
 class UrlRefused(ServiceError):
-    """A signed URL has expired or does not carry the signature of its path."""
-
     status = 403
     code = "url_refused"
     type = "invalid_request_error"
 
 
 class HostRefused(ServiceError):
-    """The request was sent to a name, or by a page, that is not this service's."""
-
     status = 403
     code = "host_refused"
     type = "invalid_request_error"
 
 
 class Conflict(ServiceError):
-    """The request contradicts what is stored."""
-
     status = 409
     code = "conflict"
     type = "invalid_request_error"
 
 
 class NameReserved(Conflict):
-    """The name belongs to a built-in voice."""
-
     code = "name_reserved"
 
 
 class VoiceReplaced(Conflict):
-    """The voice was replaced after the request was accepted."""
-
     code = "voice_replaced"
 
 
 class Overloaded(ServiceError):
-    """The queue is full."""
-
     status = 429
     code = "overloaded"
     type = "rate_limit_error"
@@ -258,8 +218,6 @@ class Overloaded(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Not ready, or a part that the answer needs is gone for the moment."""
-
     status = 503
     code = "unavailable"
     retry_after_s = 5
@@ -291,58 +249,40 @@ class OutOfMemory(ServiceError):
 
 
 class StorageError(ServiceError):
-    """The object store did not do what was asked."""
-
     status = 503
     code = "storage_error"
     retry_after_s = 5
 
 
 class StorageUnreachable(StorageError):
-    """No connection, no answer in time, or a server error after all retries."""
-
     code = "storage_unreachable"
 
 
 class StorageDenied(StorageError):
-    """The store answered 403 for reasons of permission. Never confused with a missing object."""
-
     code = "storage_denied"
 
 
 class StorageMisconfigured(StorageError):
-    """Endpoint, credentials, bucket, region or clock is wrong; the message names the variable to change."""
-
     code = "storage_misconfigured"
 
 
 class ObjectCorrupt(StorageError):
-    """The bytes read do not have the sha256 that was recorded when they were written."""
-
     code = "object_corrupt"
 
 
 class ExecutionTimeout(ServiceError):
-    """A run of a job took longer than it may."""
-
     code = "execution_timeout"
 
 
 class PoisonJob(ServiceError):
-    """Runs of this job do not end, or replicas end with it: another run would harm others."""
-
     code = "poison_job"
 
 
 class EngineError(ServiceError):
-    """The engine failed on this unit."""
-
     code = "synthesis_failed"
 
 
 class ModelLoadFailed(EngineError):
-    """The model could not be loaded or warmed: the replica must not start."""
-
     code = "model_load_failed"
 
 
@@ -355,6 +295,4 @@ class WebhookFailed(ServiceError):
 
 
 class ConfigError(ServiceError):
-    """deploy.yaml or the environment is wrong."""
-
     code = "config_error"

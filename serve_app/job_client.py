@@ -1,79 +1,45 @@
 """How the rest of the service reaches jobs: submit one, ask for its state, wait for its end, cancel it, list them.
 
-The store is the truth: a runner that cannot be reached costs time, never a job. Only `start` and `run` speak to a
+The store is the truth: a runner that cannot be reached costs time, never a job. Only `tell` and `run` speak to a
 runner; all else is answered from the store.
 """
 
 import asyncio
-import heapq
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Protocol
 
 from serve_app import keys, logs
 from serve_app.domain import JobState
 from serve_app.errors import JobExpired, JobNotFound, ServiceError
-from serve_app.job_queue import QueueView
-from serve_app.jobs import (
-    LISTS,
-    Claim,
-    Entry,
-    Idempotency,
-    JobLists,
-    JobRef,
-    JobRequest,
-    JobStatus,
-    JobStore,
-    ListName,
-    Marker,
-    Results,
-)
+from serve_app.job_pages import JobPage, JobPages
+from serve_app.job_teller import TELL_S, JobTeller
+from serve_app.jobs import Claim, Idempotency, JobRef, JobRequest, JobStatus, JobStore, Marker, Results
 from serve_app.jobs.status import removed_at
+from serve_app.queue_view import QueueView
 from serve_app.storage import ObjectStore
 
-__all__ = ["JobClient", "JobPage", "ListedJob", "Runners", "job_ref"]
+__all__ = ["JobClient", "Runners", "job_ref"]
 
 POLL_FROM_S, POLL_TO_S = 0.1, 2.0
 WATCH_S = 0.5
-TELL_S = 2.0
-"""A handle without a running replica waits for one; the job is durable, so its client need not."""
-SCANNED = 200
-"""Entries that one page looks at, at most, where it must look at the jobs themselves."""
 AT_ONCE = 16
-HOUR_S, DAY_S = 3600.0, 86_400.0
+KEPT_BYTES = 16 * 1024 * 1024
+"""Of records that an ingress remembers, as they lie in the store."""
+DAY_S = 86_400.0
 
 
 class Runners(Protocol):
     """The Jobs replicas, any of them. Raises ServiceError when none can be reached."""
 
-    async def start(self, ref: JobRef) -> None:
-        """Run the job if there is room; otherwise it waits in the store."""
+    async def start(self, refs: Sequence[JobRef]) -> None:
+        """Run these jobs as far as there is room; the others wait in the store."""
         ...
 
     async def run(self, ref: JobRef) -> None:
         """Start it, and return when that replica is done with it (or had no room)."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ListedJob:
-    """A job in a list. `accepted_at`: Unix seconds."""
-
-    job_id: str
-    state: JobState
-    accepted_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Some jobs, the newest first. `next_after`: None at the end; a page may be empty before it."""
-
-    items: tuple[ListedJob, ...]
-    next_after: str | None
 
 
 def job_ref(tenant: str, job_id: str) -> JobRef:
@@ -99,14 +65,14 @@ class JobClient:
         wall_clock: Callable[[], float] = time.time,
         watch_s: float = WATCH_S,
     ) -> None:
-        self._tell_s = tell_s
+        self._teller = JobTeller(runners, tell_s)
         self._watch_s = watch_s
-        self._jobs = JobStore(store, exclusive=exclusive, wall_clock=wall_clock)
-        self._results = Results(store, wall_clock)
-        self._lists = JobLists(store)
-        self._keys = Idempotency(store, idempotency_s, wall_clock)
-        self._queue = QueueView(self._jobs, clock)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="jobs")
+        self._jobs = JobStore(store, exclusive=exclusive, wall_clock=wall_clock, kept_bytes=KEPT_BYTES, pool=self._pool)
+        self._results = Results(store, wall_clock)
+        self._keys = Idempotency(store, idempotency_s, wall_clock)
+        self._pages = JobPages(store, self._jobs, self._pool, clock, wall_clock)
+        self._queue = QueueView(self._jobs, clock)
         self._runners = runners
         self._clock = clock
         self._wall_clock = wall_clock
@@ -123,17 +89,21 @@ class JobClient:
         """The second half, for a job that `look` found unknown."""
         return await asyncio.to_thread(self._keys.hold, ref, key, body_sha256)
 
-    async def submit(self, request: JobRequest) -> JobRef:
-        """Make the job durable. When this returns, no crash can lose it; one that was spoken before has ended."""
-        await asyncio.to_thread(self._submit, request)
-        return request.ref
+    async def submit(self, request: JobRequest) -> JobRequest:
+        """Make the job durable. When this returns, no crash can lose it; one that was spoken before has ended.
 
-    def _submit(self, request: JobRequest) -> None:
-        self._jobs.submit(request)
+        The request that counts: see JobStore.
+        """
+        return await asyncio.to_thread(self._submit, request)
+
+    def _submit(self, request: JobRequest) -> JobRequest:
+        if (counts := self._jobs.submit(request)) != request:
+            return counts
         try:
             self._end_with_found(request)
         except ServiceError as error:  # it is durable, and whoever runs it looks again
             logs.event("result_not_looked_for", job_id=request.job_id, code=error.code, reason=error.message)
+        return request
 
     def _end_with_found(self, request: JobRequest) -> None:
         if (found := self._results.find(request)) is not None:
@@ -145,15 +115,9 @@ class JobClient:
                 self._jobs.settle(request, self._jobs.finish(outcome))
                 logs.event("result_found", job_id=request.job_id, key=found.audio.key)
 
-    async def start(self, ref: JobRef) -> None:
-        """Tell a runner, if one answers soon. If none can be told, a sweep finds the job."""
-        try:
-            async with asyncio.timeout(self._tell_s):
-                await self._runners.start(ref)
-        except TimeoutError:
-            logs.event("runner_not_told", job_id=ref.job_id, reason=f"no Jobs replica answered in {self._tell_s} s")
-        except ServiceError as error:
-            logs.event("runner_not_told", job_id=ref.job_id, code=error.code, reason=error.message)
+    def tell(self, ref: JobRef) -> None:
+        """Have a runner told, soon; nobody waits for that. If none can be told, a sweep finds the job."""
+        self._teller.tell(ref)
 
     async def status(self, ref: JobRef) -> JobStatus:
         """From the store alone. Raises JobNotFound, JobExpired."""
@@ -227,7 +191,7 @@ class JobClient:
 
         removed = 0
         for shard in keys.SHARDS:
-            markers = await asyncio.to_thread(list, self._jobs.unended(shard))
+            markers = await asyncio.to_thread(list, self._jobs.markers.all(shard))
             mine = [marker for marker in markers if marker.ref.tenant == tenant]
             removed += sum(await asyncio.gather(*map(cancelled, mine)))
         return removed
@@ -242,37 +206,4 @@ class JobClient:
 
     async def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:
         """Jobs of a tenant, the newest first, of one state or of all, from behind the entry `after`."""
-        return await asyncio.to_thread(self._page, tenant, state, after, limit)
-
-    def _page(self, tenant: str, state: JobState | None, after: str, limit: int) -> JobPage:
-        lists: tuple[ListName, ...] = LISTS
-        if state == "queued" or state == "in_progress":
-            lists = ("open",)
-        elif state is not None:
-            lists = (state,)
-        # As many at once as are asked for, since each costs time to parse.
-        entries = heapq.merge(*(self._lists.newest(tenant, name, after=after, page_size=limit) for name in lists))
-        items: dict[str, ListedJob] = {}
-        scanned = 0
-        while scanned < SCANNED and (some := list(islice(entries, limit))):
-            scanned += len(some)
-            for entry, listed in zip(some, self._pool.map(partial(self._listed, tenant), some), strict=True):
-                if listed is not None and state in (None, listed.state):
-                    items.setdefault(listed.job_id, listed)
-                if len(items) == limit:
-                    return JobPage(tuple(items.values()), entry.name)
-        return JobPage(tuple(items.values()), some[-1].name if scanned >= SCANNED else None)
-
-    def _listed(self, tenant: str, entry: Entry) -> ListedJob | None:
-        """What an entry speaks of: one in `open` may be of a job that has ended, or was never accepted."""
-        state: JobState
-        if entry.listed == "open":
-            found = self._jobs.standing(JobRef(tenant=tenant, job_id=entry.job_id))
-            if not found.exists or found.gone:
-                if entry.accepted_ms / 1000 + HOUR_S < self._wall_clock():  # else it may be about to be accepted
-                    self._lists.drop(tenant, entry)
-                return None
-            state = found.state
-        else:
-            state = entry.listed
-        return ListedJob(entry.job_id, state, entry.accepted_ms / 1000)
+        return await asyncio.to_thread(self._pages.page, tenant, state, after=after, limit=limit)

@@ -7,7 +7,6 @@ Knows nothing of HTTP, Ray, models, or of which job to run when.
 import asyncio
 import hashlib
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,12 +26,14 @@ from serve_app.errors import (
     StorageError,
 )
 from serve_app.heartbeats import Counters
+from serve_app.job_strikes import Strikes
 from serve_app.jobs import (
     AudioRecord,
     ErrorRecord,
     JobOutcome,
     JobRef,
     JobRequest,
+    JobRun,
     JobStatus,
     JobStore,
     KeptProgress,
@@ -41,15 +42,13 @@ from serve_app.jobs import (
     RunEndReason,
     Standing,
 )
-from serve_app.patience import PASSING, PATIENCE_S, patiently
+from serve_app.patience import PASSING, PATIENCE_S, Patience, patiently
 from serve_app.speech import Progress
 from serve_app.storage import ObjectStore
 
-__all__ = ["MAX_STRIKES", "PATIENCE_S", "ExecutorSettings", "JobExecutor", "Speak"]
+__all__ = ["PATIENCE_S", "ExecutorSettings", "JobExecutor", "Speak"]
 
 T = TypeVar("T")
-MAX_STRIKES = 3
-"""Replicas that may end with one unit of a job: the second and third time it is alone there."""
 LAST_WRITES_S = 5.0
 MAX_PAUSE_S = 60.0
 """Between two runs of one job: 2, 4, 8 ... seconds, up to this."""
@@ -93,10 +92,10 @@ class JobExecutor:
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._ended_elsewhere: set[JobRef] = set()
-        self._current: dict[JobRef, int] = {}
+        self._current: dict[JobRef, JobRun] = {}
 
-    def run_of(self, ref: JobRef) -> int | None:
-        """The number of the run that goes on here; None before it has begun, and while it is being ended."""
+    def run_of(self, ref: JobRef) -> JobRun | None:
+        """The run that goes on here; None before it has begun, and while it is being ended."""
         return self._current.get(ref)
 
     def ended_elsewhere(self, ref: JobRef) -> None:
@@ -115,7 +114,7 @@ class JobExecutor:
             status = await asyncio.to_thread(self._jobs.status, ref)
             with logs.bind(request_id=status.request.speech.request_id, job_id=ref.job_id):
                 if status.outcome is not None:
-                    if await asyncio.to_thread(self._jobs.is_marked, status.marker):
+                    if await asyncio.to_thread(self._jobs.markers.has, status.marker):
                         await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
                     return True
                 found = status.standing
@@ -142,15 +141,16 @@ class JobExecutor:
         if began is None:
             logs.event("run_is_anothers", run=run)
             return False
-        self._current[request.ref] = run
+        self._current[request.ref] = began
         self._counters.retried += run > 1
         logs.event("job_started", run=run)
         status = status.model_copy(update={"run": began, "standing": _begun(found, run)})
-        progress = KeptProgress(self._store, request, run, suspects := set[int]())
+        patience, strikes = Patience(self._sleep), Strikes()
+        progress = KeptProgress(self._store, request, run, strikes.suspects, patience=patience)
         limit = asyncio.timeout(limit_s := self._limit_s(request, status))
         try:
             async with limit:
-                outcome = await self._speech(status, progress, suspects)
+                outcome = await self._speech(status, progress, strikes, patience)
         except asyncio.CancelledError:
             if request.ref not in self._ended_elsewhere:
                 await asyncio.shield(self._let_go(status, progress))
@@ -182,36 +182,29 @@ class JobExecutor:
         left = self._jobs.deadline(request, status.standing) - self._wall_clock()
         return max(0.0, min(request.execution_timeout_s or planned, left))
 
-    async def _speech(self, status: JobStatus, progress: KeptProgress, suspects: set[int]) -> JobOutcome:
+    async def _speech(
+        self, status: JobStatus, progress: KeptProgress, strikes: Strikes, patience: Patience
+    ) -> JobOutcome:
         """The outcome of a run that ends well: found among the results, or spoken."""
         request = status.request
         if (found := await self._patiently(partial(asyncio.to_thread, self._results.find, request))) is not None:
             logs.event("result_found", key=found.audio.key)
             return self._jobs.completed(status, found.audio, found.draft, found.units, found.made_by, cached=True)
-        speech = await self._patiently(partial(self._speak_once, request, progress, suspects, Counter()))
+        speech = await patiently(partial(self._speak_once, request, progress, strikes), patience)
         body, sha256 = await asyncio.to_thread(_encoded, speech)
         audio = await self._patiently(partial(self._keep, request, speech, body, sha256))
         return self._jobs.completed(status, audio, speech.draft, speech.units, speech.made_by)
 
-    async def _speak_once(
-        self, request: JobRequest, progress: KeptProgress, suspects: set[int], strikes: Counter[int]
-    ) -> Speech:
-        """Speak what is not spoken yet. A unit that a replica ended with is suspect; after MAX_STRIKES it is poison."""
+    async def _speak_once(self, request: JobRequest, progress: KeptProgress, strikes: Strikes) -> Speech:
+        """Speak what is not spoken yet. A unit that a replica ended with is suspect, and too often is too often."""
         try:
             return await self._speak(request.speech, progress)
         except ReplicaLost as error:
-            unit = -1 if error.unit_index is None else error.unit_index
-            strikes.update({unit, *error.unit_indexes} if unit not in suspects else {unit})
-            suspects |= {unit, *error.unit_indexes}
-            if strikes[unit] >= MAX_STRIKES:
-                raise PoisonJob(
-                    f"{MAX_STRIKES} replicas ended with unit {unit} of the text, twice with nothing beside it: it is "
-                    "not tried again; change the text, and tell whoever keeps the model"
-                ) from error
+            strikes.note(error)
             raise
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(step, self._sleep)
+        return await patiently(step, Patience(self._sleep))
 
     async def _keep(self, request: JobRequest, speech: Speech, body: bytes, sha256: str) -> AudioRecord:
         audio = await asyncio.to_thread(

@@ -1,34 +1,28 @@
-"""The jobs that are not ended, as one process sees them, and whose turn it is.
+"""The jobs that are not ended, as one Jobs replica sees them, and whose turn it is.
 
 Markers alone tell tenant, age, priority and seconds of speech, so nothing is read but listings. Shards are looked at in
 turn, some at a time: the more replicas there are, the fewer each looks at, and each begins elsewhere.
 """
 
-import asyncio
 import hashlib
 import heapq
-import math
-import time
-from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from serve_app import keys
 from serve_app.jobs import JobRef, JobStore, Marker
 
-__all__ = ["JobQueue", "QueueView", "chosen", "chosen_for", "fair_order"]
+__all__ = ["JobQueue", "chosen", "chosen_for", "fair_order"]
 
 SWEEP_PAGE = 1000
 """Markers that one look at a shard reads, and as many of those behind them, which come in turn."""
-VIEW_PAGE = 1000
-VIEW_AGE_S = 1.0
 
 
 class JobQueue:
     """A Jobs replica's view. `look` blocks on the store; all else is in memory."""
 
     def __init__(self, jobs: JobStore, replica_id: str) -> None:
-        self._jobs = jobs
+        self._markers = jobs.markers
         begin = hashlib.sha256(replica_id.encode()).digest()[0] % len(keys.SHARDS)
         self._turn = deque(keys.SHARDS)
         self._turn.rotate(-begin)
@@ -45,9 +39,9 @@ class JobQueue:
     def look(self, shards: Iterable[str]) -> None:
         """See anew what lies in these shards."""
         for shard in shards:
-            found = self._jobs.pending(shard, limit=SWEEP_PAGE)
+            found = self._markers.oldest(shard, limit=SWEEP_PAGE)
             if len(found) == SWEEP_PAGE:  # a page of what lies behind, another one each time
-                behind = self._jobs.pending(shard, limit=SWEEP_PAGE, after=self._behind.get(shard) or found[-1].name)
+                behind = self._markers.oldest(shard, limit=SWEEP_PAGE, after=self._behind.get(shard) or found[-1].name)
                 self._behind[shard] = behind[-1].name if len(behind) == SWEEP_PAGE else ""
                 found = [*found, *behind]
             self._seen[shard] = {marker.ref.job_id: marker for marker in found}
@@ -94,41 +88,3 @@ def fair_order(waiting: Iterable[Marker], running: Iterable[JobRef] = ()) -> Ite
             served[tenant] += 1
             if queue:
                 heapq.heappush(turns, (served[tenant], queue[-1].accepted_ms, tenant))
-
-
-Place = tuple[bool, int, str]
-
-
-def _place(marker: Marker) -> Place:
-    return marker.low_priority, marker.accepted_ms, marker.ref.job_id
-
-
-class QueueView:
-    """An ingress's view, for the position of a job: a second old at most while it is asked for, and shared by all who
-    ask. Sees 16,000 jobs; what lies behind them is told the last of these positions."""
-
-    def __init__(self, jobs: JobStore, clock: Callable[[], float] = time.monotonic) -> None:
-        self._jobs = jobs
-        self._clock = clock
-        self._order: list[Place] | None = None
-        self._looked_at = -math.inf
-        self._looking: asyncio.Task[None] | None = None
-
-    async def position(self, marker: Marker) -> int:
-        """1: the next. Jobs that are being spoken count as before it. Waits for the store at the first call only."""
-        if self._looking is None and self._clock() - self._looked_at >= VIEW_AGE_S:
-            self._looking = asyncio.create_task(self._look())
-            self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())  # told to who waits
-        if self._order is None and self._looking is not None:
-            await asyncio.shield(self._looking)
-        return 1 + bisect_left(self._order or [], _place(marker))
-
-    async def _look(self) -> None:
-        try:
-            pages = await asyncio.gather(
-                *(asyncio.to_thread(self._jobs.pending, shard, limit=VIEW_PAGE) for shard in keys.SHARDS)
-            )
-            self._order = sorted(_place(marker) for page in pages for marker in page)
-        finally:
-            self._looked_at = self._clock()  # also where the store does not answer: the next look is a second away
-            self._looking = None

@@ -13,17 +13,20 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 
 from serve_app import keys, logs
 from serve_app.heartbeats import Counters, Heartbeats
 from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
 from serve_app.job_waiting import WaitingJobs
 from serve_app.job_webhooks import Webhooks
-from serve_app.jobs import COLLECT_PAGE, Collector, JobRef, JobStore
+from serve_app.jobs import COLLECT_PAGE, Collector, JobRef, JobRun, JobStore, OlderJobs, Standing
 from serve_app.patience import forever, logged
 from serve_app.storage import ObjectStore
+from serve_app.store_clock import StoreClock
 
 __all__ = ["JobRunner", "RunnerSettings"]
 
@@ -49,7 +52,7 @@ class RunnerSettings:
 
 class JobRunner:
     """One replica's share of the jobs. `speak` turns an accepted request into speech; `exclusive`: see JobStore.
-    `webhooks` sends those of jobs that ended, None: nobody does."""
+    `webhooks` sends those of jobs that ended, None: nobody does. `store_clock`: takes the place of `wall_clock`."""
 
     def __init__(
         self,
@@ -62,16 +65,19 @@ class JobRunner:
         *,
         exclusive: bool = False,
         webhooks: Webhooks | None = None,
+        store_clock: StoreClock | None = None,
     ) -> None:
+        wall_clock = store_clock or wall_clock
         self.counters = Counters()
         self._webhooks = webhooks
         self._jobs = JobStore(store, exclusive=exclusive, wall_clock=wall_clock)
-        self._heartbeats = Heartbeats(store, settings.replica_id, settings.dead_after_s, clock, wall_clock)
+        self._heartbeats = Heartbeats(store, settings.replica_id, settings.dead_after_s, clock, wall_clock, store_clock)
         limits = ExecutorSettings(
             settings.replica_id, settings.max_runs, settings.execution_timeout_s, settings.execution_per_audio
         )
         self._executor = JobExecutor(store, self._jobs, speak, limits, self.counters, wall_clock, sleep)
         self._collector = Collector(store, wall_clock)
+        self._older = OlderJobs(store, self._jobs, wall_clock)
         self._settings = settings
         self._clock = clock
         self._waiting = WaitingJobs(self._jobs, self._heartbeats, settings.replica_id, clock, wall_clock)
@@ -80,12 +86,18 @@ class JobRunner:
         self._looked_at = -math.inf
         self._wake = asyncio.Event()
         self._closing = False
+        # Threads of their own: however many long calls hold those that all share, this replica lives, and sees.
+        self._beating = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
+        self._watching = ThreadPoolExecutor(1, thread_name_prefix="watch")
 
     async def start(self, ref: JobRef) -> bool:
         """Run the job here, now; False if it must wait in the store: no room, or older ones wait already."""
         if ref in self._tasks:
             return True
-        if not self._may_begin() or self._waiting.any_beside(self._tasks):
+        if not self._may_begin():
+            self._waiting.tell(ref)  # and looked for when there is room: a full replica asks the store nothing
+            return False
+        if self._waiting.any_beside(self._tasks):
             self._waiting.tell(ref)
             self._wake.set()  # the oldest goes first
             return False
@@ -111,7 +123,7 @@ class JobRunner:
     async def beat(self) -> None:
         """Write this replica's heartbeat."""
         self.counters.running = len(self._tasks)
-        await asyncio.to_thread(self._heartbeats.beat, self.counters)
+        await asyncio.get_running_loop().run_in_executor(self._beating, self._heartbeats.beat, self.counters)
 
     async def sweep(self) -> None:
         """Look at this replica's share of the pending jobs, start those that nobody alive is running, send webhooks."""
@@ -125,6 +137,8 @@ class JobRunner:
 
     async def fill(self) -> None:
         """Start jobs while there is room, in fair order, of those that the last looks have seen."""
+        if not self._may_begin():
+            return
         for marker in self._waiting.in_turn(self._tasks):
             if not self._may_begin():
                 break
@@ -148,15 +162,23 @@ class JobRunner:
     async def watch(self) -> None:
         """Stop what is no longer this replica's: a client cancelled it, its time is over, or another has begun it."""
         for ref, task in list(self._tasks.items()):
-            if self._executor.run_of(ref) is None:
-                continue
-            found = await asyncio.to_thread(self._jobs.standing, ref)
-            mine = self._executor.run_of(ref)  # None by now where it is being ended here
-            if mine is not None and (found.outcome is not None or found.run > mine):
-                logs.event("run_stopped", job_id=ref.job_id, state=found.state, run=mine)
-                if found.outcome is not None:
-                    self._executor.ended_elsewhere(ref)
-                task.cancel()  # of a run that another thought dead the store is told that it was not
+            await logged(partial(self._watch_one, ref, task), "watch_failed")
+
+    async def _watch_one(self, ref: JobRef, task: asyncio.Task[None]) -> None:
+        if (run := self._executor.run_of(ref)) is None:
+            return
+        found, owned = await asyncio.get_running_loop().run_in_executor(self._watching, self._look_at, run)
+        if self._executor.run_of(ref) != run:  # it is being ended here by now
+            return
+        if found.outcome is not None or found.run > run.run or not owned:
+            logs.event("run_stopped", job_id=ref.job_id, state=found.state, run=run.run, owned=owned)
+            if found.outcome is not None or not owned:
+                self._executor.ended_elsewhere(ref)
+            task.cancel()  # of a run that another thought dead the store is told that it was not
+
+    def _look_at(self, run: JobRun) -> tuple[Standing, bool]:
+        found = self._jobs.standing(run.ref)
+        return found, found.outcome is not None or found.run != run.run or self._jobs.is_owned(run)
 
     def retire(self) -> None:
         """Take this replica's heartbeat away: it is stopped for good. Blocks on the store."""
@@ -167,6 +189,7 @@ class JobRunner:
         for shard in keys.SHARDS:
             while self._waiting.is_mine(shard) and not self._closing:
                 if await asyncio.to_thread(self._collector.collect, shard) < COLLECT_PAGE:
+                    await asyncio.to_thread(self._older.settle, shard)
                     break
 
     async def close(self, drain_s: float = 0.0) -> None:
@@ -211,20 +234,24 @@ class JobRunner:
                 self._waiting.ended(ref)
             else:
                 self._waiting.leave(ref, self._clock() + self._settings.sweep_s)
-            if self._waiting.any_beside(self._tasks):
+            if self._waiting.was_told or self._waiting.any_beside(self._tasks):
                 self._wake.set()
 
     async def _forget_old(self) -> None:
         await asyncio.to_thread(self._heartbeats.forget_old)
 
     async def _turn(self) -> None:
-        """A sweep where one is due; else what a freed slot or a word about a new job asks for."""
+        """A sweep where one is due; else what a freed slot or a word about a new job asks for.
+
+        Jobs that are known to wait come first, so that a replica with a long queue looks at the store when it sweeps.
+        """
         if self._clock() - self._looked_at >= self._settings.sweep_s:
             await self.sweep()
             return
-        if self._waiting.was_told:
-            await self._waiting.look()
         await self.fill()
+        if self._waiting.was_told and self._may_begin():
+            await self._waiting.look()
+            await self.fill()
 
     async def _next_turn(self) -> None:
         """At once when a slot came free while jobs wait, or when told of one; otherwise when a sweep is due."""

@@ -26,6 +26,7 @@ TENDED_EVERY = 10
 """Sweeps between two looks at a job that waits, where there is no room to begin it."""
 OTHERS_TURN = 4
 """Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun."""
+MOST_TOLD = 10_000
 MANY = 100_000
 
 
@@ -63,8 +64,9 @@ class WaitingJobs:
         return bool(self._told)
 
     def tell(self, ref: JobRef) -> None:
-        """A job is new, or waits again."""
-        self._told.add(ref)
+        """A job is new, or waits again. Of many between two looks some are left to the sweeps."""
+        if len(self._told) < MOST_TOLD:
+            self._told.add(ref)
 
     def any_beside(self, running: Collection[JobRef]) -> bool:
         """Whether any waits, or runs elsewhere, as far as was seen."""
@@ -153,8 +155,8 @@ class WaitingJobs:
         if (
             marker != status.marker
         ):  # of a twin with the same idempotency key, of before a retry, or of an older version
-            await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
-        if await asyncio.to_thread(self._jobs.is_marked, status.marker):
+            await asyncio.to_thread(self._jobs.markers.remove, marker, older=True)
+        if await asyncio.to_thread(self._jobs.markers.has, status.marker):
             return status
         self._queue.discard(marker.ref)
         return None
@@ -167,6 +169,6 @@ class WaitingJobs:
         except (JobNotFound, JobExpired) as error:
             logs.event("marker_without_job", job_id=ref.job_id, code=error.code)
             await asyncio.to_thread(self._jobs.settle_removed, ref)
-            await asyncio.to_thread(self._jobs.clear_marker, marker, older=True)
+            await asyncio.to_thread(self._jobs.markers.remove, marker, older=True)
             self._queue.discard(ref)
             return None

@@ -4,15 +4,21 @@
 
 RunPod's terms: a POST of what /status answers; where the answer is no 2xx, two more tries, 10 s apart. A webhook may
 arrive twice (a replica died between the answer and its record): the receiver tells by `webhook-id`.
+
+A receiver that does not answer holds up nobody else: a place is held while a message is sent and not between two
+tries, one host has few of the places, and what is for a host that has many waiting is left in the outbox for a while.
 """
 
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from serve_app import logs
 from serve_app.errors import JobExpired, JobNotFound, WebhookFailed
@@ -22,9 +28,15 @@ from serve_app.webhooks import Sender
 
 __all__ = ["WebhookSettings", "Webhooks"]
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Each is a process of its own while it is sent."""
-PAGE = 100
+TO_ONE_HOST = 2
+WAITING_FOR_ONE_HOST = 32
+LEFT_S = 60.0
+"""How long a webhook is left whose host has so many waiting."""
+PAGE, PAGES = 1000, 4
+"""A look into the outbox; the next goes on where it ended."""
+BEGUN_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,14 @@ class Webhooks:
         settings: WebhookSettings,
         wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._places_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._waiting_for = Counter[str]()
+        self._left: dict[tuple[JobRef, int], float] = {}  # until when of the clock
+        self._after = ""
         self._outbox = Outbox(store)
         self._jobs = jobs
         self._sender = sender
@@ -55,16 +74,24 @@ class Webhooks:
         self._settings = settings
         self._wall_clock = wall_clock
         self._sleep = sleep
-        self._sending: dict[Letter, asyncio.Task[None]] = {}
+        self._sending: dict[tuple[JobRef, int], asyncio.Task[None]] = {}
 
     async def sweep(self, is_mine: Callable[[JobRef], bool]) -> None:
         """Begin to send what lies in the outbox and is this replica's to send."""
-        for letter in await asyncio.to_thread(self._outbox.letters, limit=PAGE):
-            if len(self._sending) >= AT_ONCE:
+        now = self._clock()
+        self._left = {each: until for each, until in self._left.items() if until > now}
+        for _ in range(PAGES):
+            if len(self._sending) >= BEGUN_MOST:
                 return
-            if letter not in self._sending and is_mine(letter.ref):
-                task = asyncio.get_running_loop().create_task(self._send(letter), context=Context())
-                self._sending[letter] = task
+            letters, after = await asyncio.to_thread(self._outbox.page, limit=PAGE, after=self._after)
+            self._after = after or ""
+            for letter in letters:
+                which = letter.ref, letter.generation
+                if which not in self._sending and which not in self._left and is_mine(letter.ref):
+                    task = asyncio.get_running_loop().create_task(self._send(letter), context=Context())
+                    self._sending[which] = task
+            if after is None:
+                return
 
     async def close(self) -> None:
         """Stop; what was not sent lies in the outbox still."""
@@ -80,7 +107,7 @@ class Webhooks:
         except Exception as error:
             logs.failure("webhook_left", error, job_id=letter.ref.job_id)
         finally:
-            self._sending.pop(letter, None)
+            self._sending.pop((letter.ref, letter.generation), None)
 
     async def _try(self, letter: Letter) -> None:
         try:
@@ -94,15 +121,33 @@ class Webhooks:
         if outcome is None or not ended or status.standing.notified or attempts is None:  # retried, or sent meanwhile
             await asyncio.to_thread(self._outbox.remove, letter)
             return
+        host = _host_of(status.request.webhook or "")
+        if self._waiting_for[host] >= WAITING_FOR_ONE_HOST:
+            self._left[letter.ref, letter.generation] = self._clock() + LEFT_S
+            return
+        self._waiting_for[host] += 1
+        try:
+            sent, attempts = await self._tries(letter, status, host, attempts)
+        finally:
+            self._waiting_for[host] -= 1
+            self._waiting_for += Counter()  # drops those without any
+        await asyncio.to_thread(self._jobs.notified, outcome, sent=sent, attempts=attempts)
+        if not letter.sharded:
+            await asyncio.to_thread(self._outbox.remove, letter)
+
+    async def _tries(self, letter: Letter, status: JobStatus, host: str, attempts: int) -> tuple[bool, int]:
+        """Whether it was sent, and how often it was tried by now."""
+        of_host = self._places_of.setdefault(host, asyncio.Semaphore(TO_ONE_HOST))
         sent = False
         while not sent and attempts < self._settings.attempts:
             if attempts:
                 await self._sleep(self._settings.pause_s)
             attempts += 1
-            sent = await self._attempt(status, attempts)
+            async with of_host, self._places:
+                sent = await self._attempt(status, attempts)
             if not sent:
                 await asyncio.to_thread(self._outbox.put, letter, attempts)
-        await asyncio.to_thread(self._jobs.notified, outcome, sent=sent, attempts=attempts)
+        return sent, attempts
 
     async def _attempt(self, status: JobStatus, attempt: int) -> bool:
         request, outcome = status.request, status.outcome
@@ -120,3 +165,10 @@ class Webhooks:
             return False
         logs.event("webhook_sent", attempt=attempt)
         return True
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""

@@ -11,10 +11,12 @@ __all__ = [
     "SHARDS",
     "audio",
     "audio_reference",
+    "audio_removal",
     "call",
     "expiry",
     "heartbeat",
     "job",
+    "jobs",
     "listed",
     "outbox",
     "pending",
@@ -23,6 +25,7 @@ __all__ = [
     "prepared_record",
     "result",
     "runtime",
+    "scanned",
     "tenant_prefix",
     "voice_audio",
     "voice_text",
@@ -73,6 +76,16 @@ def job(tenant: str, job_id: str, name: str = "") -> str:
     return f"{tenant_prefix(tenant)}jobs/{job_id[-1]}/{job_id}/{name}"
 
 
+def jobs(shard: str) -> str:
+    """The prefix of all jobs of a shard, of the default tenant."""
+    return f"jobs/{shard}/"
+
+
+def scanned(shard: str) -> str:
+    """Key of what says how far the jobs of a shard were looked through for those of an older version."""
+    return f"collector/scanned-v1/{shard}"
+
+
 def pending(shard: str, marker: str = "") -> str:
     """Key of a marker of a job that is not ended, or the prefix of a shard's markers.
 
@@ -91,9 +104,9 @@ def expiry(shard: str, entry: str = "") -> str:
     return f"expiry/{shard}/{entry}"
 
 
-def outbox(entry: str = "") -> str:
-    """Key of a webhook that is to be sent, or the prefix of them all."""
-    return f"webhooks/{entry}"
+def outbox(shard: str = "", entry: str = "") -> str:
+    """Key of a webhook of a job of this shard that is to be sent, or the prefix of all webhooks."""
+    return f"webhooks/{shard}/{entry}" if shard else "webhooks/"
 
 
 def webhook_secret() -> str:
@@ -101,9 +114,14 @@ def webhook_secret() -> str:
     return "webhook-secret.v1"
 
 
-def audio_reference(tenant: str, sha256: str, job_id: str = "") -> str:
+def audio_reference(tenant: str, name: str, job_id: str = "") -> str:
     """Key of what says that a job names this audio, or the prefix of all that do."""
-    return f"{tenant_prefix(tenant)}references/{sha256}/{job_id}"
+    return f"{tenant_prefix(tenant)}references/{name}/{job_id}"
+
+
+def audio_removal(tenant: str, name: str, entry: str = "") -> str:
+    """Key of what says that somebody is removing this audio, or the prefix of all that do."""
+    return f"{tenant_prefix(tenant)}removals/{name}/{entry}"
 
 
 def result(tenant: str, digest: str) -> str:
@@ -115,9 +133,9 @@ def heartbeat(replica_id: str = "") -> str:
     return f"heartbeats/{replica_id}.v1.json" if replica_id else "heartbeats/"
 
 
-def audio(tenant: str, sha256: str) -> str:
+def audio(tenant: str, name: str) -> str:
     """Key of content-addressed audio."""
-    return f"{tenant_prefix(tenant)}audio/{sha256}"
+    return f"{tenant_prefix(tenant)}audio/{name}"
 
 
 def worker_output(tenant: str, job_id: str) -> str:

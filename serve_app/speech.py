@@ -12,7 +12,8 @@ from typing import Protocol
 from serve_app import logs
 from serve_app.audio import cross_fade
 from serve_app.domain import Speech, SpeechRequest, SpokenUnit, Synthesizer, Unit, VoiceRef, VoiceStats
-from serve_app.errors import ModelNotFound, ReplicaLost
+from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError
+from serve_app.patience import PASSING
 from serve_app.planning import UnitLimits, plan
 
 __all__ = ["NO_PROGRESS", "LimitsOf", "NoProgress", "Progress", "Speaker", "SpeakingModel", "VoiceStatsSource"]
@@ -54,6 +55,10 @@ class Progress(Protocol):
         """Told of each unit as it ends, several at once. What it raises fails the speech."""
         ...
 
+    async def refused(self, unit: Unit, error: ServiceError) -> None:
+        """Told of a unit that nothing took, for what time mends. Returns when it is to be sent again, or raises."""
+        ...
+
     def is_suspect(self, unit: Unit) -> bool:
         """Whether a replica died with this unit, so that it must be spoken alone."""
         ...
@@ -67,6 +72,9 @@ class NoProgress:
 
     async def spoken(self, unit: Unit, spoken: SpokenUnit) -> None:
         pass
+
+    async def refused(self, unit: Unit, error: ServiceError) -> None:
+        raise error
 
     def is_suspect(self, unit: Unit) -> bool:
         return False
@@ -120,7 +128,8 @@ class Speaker:
 
 
 async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress: Progress) -> dict[int, SpokenUnit]:
-    """Speak `units` with a bounded look-ahead; by index. The first error cancels the rest, and waits for their end.
+    """Speak `units` with a bounded look-ahead; by index. The first error cancels the rest, and waits for their end; but
+    one that time mends is `progress`'s to wait for, unit by unit, while the rest goes on.
 
     Suspects are spoken one after the other, so that of two it is known which a replica died with. A ReplicaLost says
     which units were at the replicas.
@@ -138,13 +147,22 @@ async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress
         finally:
             asked.discard(unit.index)
 
+    async def taken(unit: Unit) -> SpokenUnit:
+        while True:
+            try:
+                return await ask(unit)
+            except ReplicaLost:
+                raise
+            except PASSING as error:
+                await progress.refused(unit, error)
+
     async def speak(unit: Unit) -> SpokenUnit:
         async with slots:  # until it is kept, so that a slow store holds no more than these in memory
             if progress.is_suspect(unit):
                 async with one:
-                    spoken = await ask(replace(unit, alone=True))
+                    spoken = await taken(replace(unit, alone=True))
             else:
-                spoken = await ask(unit)
+                spoken = await taken(unit)
             await progress.spoken(unit, spoken)
             return spoken
 

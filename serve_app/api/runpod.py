@@ -58,7 +58,7 @@ async def run(
         return await keep_call(request, endpoint, body.input, policy.retention_s)
     job = await _submitted(request, response, body, policy, idempotency_key)
     if not job.replayed:
-        await services_of(request).jobs.start(job.ref)
+        services_of(request).jobs.tell(job.ref)
     return _brief(job.status)
 
 
@@ -136,7 +136,7 @@ async def retry(request: Request, job_id: str) -> dict[str, Any]:
         call = await stored_call(request, ref)
         raise Conflict(f"job {job_id} is {call['status']}: only one that is FAILED or TIMED_OUT can be retried")
     queued = await jobs.retry(ref)
-    await jobs.start(ref)
+    jobs.tell(ref)
     return _brief(queued)
 
 
@@ -152,7 +152,7 @@ async def purge_queue(request: Request) -> dict[str, Any]:
 async def health(request: Request) -> dict[str, Any]:
     """Counts of jobs since the Jobs replicas started, as their heartbeats say; and how each model is."""
     logs.event("received", dialect="runpod", endpoint="health")
-    beats = await asyncio.to_thread(_beats, services_of(request))
+    beats = await _beats(services_of(request))
     running = sum(beat["running"] for beat in beats)
     return {
         "jobs": {
@@ -188,16 +188,18 @@ async def _models(services: Services) -> dict[str, Any]:
     return dict(zip(names, await asyncio.gather(*map(described, names)), strict=True))
 
 
-def _beats(services: Services) -> list[dict[str, Any]]:
-    """What the live Jobs replicas last wrote of themselves."""
-    now = datetime.now(UTC)
-    items = services.store.list(keys.heartbeat()).items
-    beats = []
-    for info in items:
-        if now - info.last_modified < FRESH:
-            with suppress(ObjectNotFound):  # its replica retires
-                beats.append(json.loads(services.store.get(info.key).body))
-    return beats
+async def _beats(services: Services) -> list[dict[str, Any]]:
+    """What the live Jobs replicas last wrote of themselves, read side by side."""
+    now, store = datetime.now(UTC), services.store
+    page = await asyncio.to_thread(store.list, keys.heartbeat())
+
+    async def beat(key: str) -> dict[str, Any] | None:
+        with suppress(ObjectNotFound):  # its replica retires
+            return dict(json.loads((await asyncio.to_thread(store.get, key)).body))
+        return None
+
+    found = await asyncio.gather(*(beat(info.key) for info in page.items if now - info.last_modified < FRESH))
+    return [each for each in found if each is not None]
 
 
 def _received(request: Request, body: RunBody, ttl: str | None) -> tuple[str, JobPolicy]:

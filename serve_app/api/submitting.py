@@ -19,7 +19,7 @@ from serve_app import logs
 from serve_app.api.errors import request_id_of
 from serve_app.api.job_forms import UrlOf
 from serve_app.api.policy import JobPolicy
-from serve_app.api.services import services_of, tenant_of
+from serve_app.api.services import Services, services_of, tenant_of
 from serve_app.api.voices import imported_voice
 from serve_app.jobs import JobRef, JobRequest, JobStatus
 from serve_app.jobs.states import REQUEST, standing
@@ -75,10 +75,15 @@ async def submit(request: Request, order: JobOrder, body: BaseModel, key: str | 
             job = await _accepted(request, order, claim.ref, body_sha256)
             claim = await services.jobs.hold(claim.ref, key, body_sha256)
         if claim.known:
-            logs.event("idempotency_key_known", job_id=claim.ref.job_id)
-            return Submitted(await services.jobs.status(claim.ref), replayed=True)
-    await services.jobs.submit(job)
+            return await _replayed(services, claim.ref)
+    if await services.jobs.submit(job) != job:  # another request with this key was the first
+        return await _replayed(services, job.ref)
     return Submitted(JobStatus(request=job, state="queued", standing=standing([REQUEST])), replayed=False)
+
+
+async def _replayed(services: Services, ref: JobRef) -> Submitted:
+    logs.event("idempotency_key_known", job_id=ref.job_id)
+    return Submitted(await services.jobs.status(ref), replayed=True)
 
 
 def url_of(request: Request) -> UrlOf:

@@ -1,7 +1,7 @@
 """Serve handles behind the protocols of the plain layers; where Ray's errors become ours."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,8 +73,8 @@ class JobsHandle:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
-    async def start(self, ref: JobRef) -> None:
-        await _answer(self._handle.start.remote(ref), "Jobs")
+    async def start(self, refs: Sequence[JobRef]) -> None:
+        await _answer(self._handle.start.remote([*refs]), "Jobs")  # a list, which the version before refuses at once
 
     async def run(self, ref: JobRef) -> None:
         await _answer(self._handle.run.remote(ref), "Jobs")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI
@@ -34,6 +35,9 @@ from serve_app.voices import VoiceLibrary
 
 __all__ = ["Ingress", "ServeCluster", "catalog_of", "part_status"]
 
+STORE_THREADS = 32
+"""Requests of the store at once. Python's default, cores + 4, is for work that computes; these threads wait."""
+
 
 class Ingress:
     """Speaks HTTP; holds no model and imports no torch."""
@@ -50,6 +54,8 @@ class Ingress:
         exclusive: bool,
     ) -> None:
         logs.configure(args.log_level)
+        executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
+        asyncio.get_running_loop().set_default_executor(executor)  # of asyncio.to_thread, whoever calls it here
         catalog = catalog_of(args, models)
         built_in = {name for model in catalog.models for name in model.builtin_voices}
         library = VoiceLibrary(store, voices.preparer, reserved=built_in)

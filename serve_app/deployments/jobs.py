@@ -1,7 +1,7 @@
 """The Serve shell of the job runner."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from serve_app.models import speaking
 from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.speech import Speaker
 from serve_app.storage import ObjectStore
+from serve_app.store_clock import StoreClock
 from serve_app.webhooks import WebhookSender
 
 __all__ = ["Jobs", "speaker_for"]
@@ -56,19 +57,27 @@ class Jobs:
             execution_per_audio=args.jobs.execution_per_audio,
         )
         speaker = speaker_for(models, store, voices, synthesizers)
+        clock = StoreClock()
         webhooks = Webhooks(
             store,
-            JobStore(store, exclusive=exclusive),
+            JobStore(store, exclusive=exclusive, wall_clock=clock),
             sender,
             partial(_body_of, store, args.limits.url_expiry_s),
             WebhookSettings(args.jobs.webhook_attempts, args.jobs.webhook_pause_s),
+            wall_clock=clock,
         )
-        self._runner = JobRunner(store, speaker.speak, settings, exclusive=exclusive, webhooks=webhooks)
+        self._runner = JobRunner(
+            store, speaker.speak, settings, exclusive=exclusive, webhooks=webhooks, store_clock=clock
+        )
         self._background = asyncio.create_task(self._runner.serve())
 
-    async def start(self, ref: JobRef) -> None:
-        """Run the job if there is room here; otherwise a sweep finds it in the store."""
-        await self._runner.start(ref)
+    async def start(self, refs: JobRef | Sequence[JobRef]) -> None:
+        """Run these jobs as far as there is room here; a sweep finds the others in the store.
+
+        An ingress of the version before tells of one job, and not in a list.
+        """
+        for ref in [refs] if isinstance(refs, JobRef) else refs:
+            await self._runner.start(ref)
 
     async def run(self, ref: JobRef) -> None:
         """Start the job and return when this replica is done with it."""

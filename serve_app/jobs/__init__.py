@@ -5,7 +5,8 @@
 
 from serve_app.jobs.collector import COLLECT_PAGE, Collector
 from serve_app.jobs.idempotency import Claim, Idempotency
-from serve_app.jobs.lists import LISTS, Entry, JobLists, ListName
+from serve_app.jobs.lists import Entry, JobLists, ListName, Part
+from serve_app.jobs.older import OlderJobs
 from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.progress import KeptProgress
 from serve_app.jobs.records import (
@@ -24,13 +25,13 @@ from serve_app.jobs.records import (
 from serve_app.jobs.results import Results
 from serve_app.jobs.states import OUTCOMES, Standing
 from serve_app.jobs.status import JobStatus
-from serve_app.jobs.store import JobStore
+from serve_app.jobs.store import RETRYABLE, JobStore
 
 __all__ = [
     "COLLECT_PAGE",
-    "LISTS",
     "OUTCOMES",
     "RETENTION_S",
+    "RETRYABLE",
     "AudioRecord",
     "Claim",
     "Collector",
@@ -48,7 +49,9 @@ __all__ = [
     "Letter",
     "ListName",
     "Marker",
+    "OlderJobs",
     "Outbox",
+    "Part",
     "Results",
     "RunEnd",
     "RunEndReason",

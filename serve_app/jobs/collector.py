@@ -3,18 +3,20 @@
     expiry/{shard}/ -> the job, if it ended and its time is over -> `gone`: 410 from here -> its audio, if nobody else
     names it -> its records -> after TOMBSTONE_S `gone` itself: 404
 
-Bounded: a call looks at some due entries of one shard. It removes nothing outside audio, results and the records of
-jobs and calls, so never what belongs to a voice or a model. Doing it again after a crash is harmless.
+Bounded: a call looks at some due entries of one shard, a few at once. It removes nothing outside audio, results and the
+records of jobs and calls, so never what belongs to a voice or a model. Doing it again after a crash is harmless.
 """
 
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from serve_app import keys, logs
-from serve_app.errors import ObjectNotFound, ServiceError
+from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError
 from serve_app.jobs import states
+from serve_app.jobs.audio import STALE_S, JobAudio
 from serve_app.jobs.folders import JobFolders
 from serve_app.jobs.lists import Due, JobLists
 from serve_app.jobs.outbox import Letter, Outbox
@@ -27,12 +29,16 @@ from serve_app.storage import ObjectStore
 __all__ = ["COLLECT_PAGE", "GRACE_S", "TOMBSTONE_S", "Collector"]
 
 COLLECT_PAGE = 100
+AT_ONCE = 8
+"""Jobs that are looked at at the same time: a look is some twenty requests, one after the other."""
 GRACE_S = 3600.0
 """Audio this young is left: a job that has just written it, or found it again, may be about to name it."""
 TOMBSTONE_S = 30 * 86_400.0
 """How long a removed job answers 410 rather than 404."""
 SPEECH = re.compile(r"speech-([0-9a-f]{64})\.v1")
-AUDIO = re.compile(r"audio-([0-9a-f]{64})\.v1")
+AUDIO = re.compile(r"audio-([0-9a-f]{64}(?:-[0-9a-f]{8})?)\.v1")
+UNREADABLE = (ObjectCorrupt, ObjectNotFound, ValueError, KeyError, TypeError)
+"""What another look in a moment will find the same."""
 
 
 class Collector:
@@ -45,17 +51,37 @@ class Collector:
         self._lists = JobLists(store)
         self._outbox = Outbox(store)
         self._results = Results(store, wall_clock)
+        self._audio = JobAudio(store, wall_clock)
 
     def collect(self, shard: str, *, limit: int = COLLECT_PAGE) -> int:
         """Look at what is due in a shard, at most `limit` entries; how many were dealt with."""
-        dealt_with, due = 0, self._lists.due(shard, self._wall_clock(), limit=limit)
-        for each in due:
+        of_one: dict[JobRef, list[Due]] = {}
+        for due in self._lists.due(shard, self._wall_clock(), limit=limit):
+            of_one.setdefault(due.ref, []).append(due)
+        if not of_one:
+            return 0
+        with ThreadPoolExecutor(min(AT_ONCE, len(of_one)), thread_name_prefix="collect") as pool:
+            return sum(pool.map(self._look_at_all, of_one.values()))
+
+    def _look_at_all(self, dues: Sequence[Due]) -> int:
+        """The entries of one job; how many were dealt with. One broken record keeps no other."""
+        dealt_with = 0
+        for due in dues:
             try:
-                self._look_at(each)
+                self._look_at(due)
                 dealt_with += 1
-            except (ServiceError, ValueError) as error:  # one broken record keeps no other
-                logs.failure("not_removed", error, job_id=each.ref.job_id)
+            except UNREADABLE as error:
+                logs.failure("not_removed", error, job_id=due.ref.job_id)
+                self._put_off(due)
+                dealt_with += 1
+            except ServiceError as error:
+                logs.failure("not_removed", error, job_id=due.ref.job_id)
         return dealt_with
+
+    def _put_off(self, due: Due, seconds: float = GRACE_S) -> None:
+        """Look at it again later: what cannot be dealt with now is not in the way of what can."""
+        self._lists.expire(due.ref, self._wall_clock() + seconds)
+        self._lists.done(due)
 
     def _look_at(self, due: Due) -> None:
         names = self._folders.names(due.ref)
@@ -67,11 +93,11 @@ class Collector:
             outcome = self._outcome(due.ref, found)
             if not found.gone and outcome is not None and removed_at(outcome, found) > self._wall_clock():
                 self._lists.done(due)  # another entry says when
-            elif any(self._is_young(due.ref, sha256) for sha256 in _named(names)):
-                self._lists.expire(due.ref, self._wall_clock() + GRACE_S)
-                self._lists.done(due)
+            elif any(self._is_young(due.ref, name) for name in _named(names)):
+                self._put_off(due)
             else:
-                self._remove(due, request, outcome, names)
+                since = self._gone_since(due) if found.gone else self._wall_clock()
+                self._remove(due, request, outcome, names, since)
         else:
             self._lists.done(due)  # retried since: its end will say when
 
@@ -79,49 +105,72 @@ class Collector:
         """What has no request: the answer of a call that was no job, speech that no job asked for, a tombstone, or
         nothing any more."""
         ref = due.ref
-        if any(self._is_young(ref, sha256) for sha256 in _named(names)):
-            self._lists.expire(ref, self._wall_clock() + GRACE_S)
+        if any(self._is_young(ref, name) for name in _named(names)):
+            self._put_off(due)
+            return
+        if GONE in names and self._gone_since(due) + TOMBSTONE_S > self._wall_clock():
             self._lists.done(due)
             return
-        if GONE in names:
-            removed = json.loads(self._folders.body(ref, GONE))["removed_at"]
-            if removed + TOMBSTONE_S > self._wall_clock():
-                self._lists.done(due)
-                return
-        for sha256 in _named(names):
-            self._results.remove(ref, sha256)
-        for of in (found[1] for name in names if (found := SPEECH.fullmatch(name))):
-            self._results.forget(ref, of)
+        if not self._remove_audio(due, names):
+            return
+        self._forget_speech(ref, names)
         self._store.delete(keys.call(ref.tenant, ref.job_id))
         for name in names:
             self._folders.delete(ref, name)
         self._lists.done(due)
 
-    def _is_young(self, ref: JobRef, sha256: str) -> bool:
+    def _gone_since(self, due: Due) -> float:
+        """When it was removed, Unix seconds. A tombstone that does not say it is made to: at this entry's time."""
+        try:
+            return float(json.loads(self._folders.body(due.ref, GONE))["removed_at"])
+        except (ObjectCorrupt, ValueError, KeyError, TypeError):
+            since = due.ms / 1000
+            self._write_gone(due.ref, since)
+            self._lists.expire(due.ref, since + TOMBSTONE_S)
+            return since
+
+    def _write_gone(self, ref: JobRef, at: float) -> None:
+        gone = {"schema_version": 1, "tenant": ref.tenant, "job_id": ref.job_id, "removed_at": at}
+        self._folders.note(ref, GONE, json.dumps(gone).encode())
+
+    def _is_young(self, ref: JobRef, name: str) -> bool:
         """Whether this audio would go with the job, and was written a moment ago."""
-        if self._results.is_named(ref.tenant, sha256, other_than=ref.job_id):
+        if self._audio.is_named(ref.tenant, name, other_than=ref.job_id):
             return False
         try:
-            written = self._store.head(keys.audio(ref.tenant, sha256)).last_modified.timestamp()
+            written = self._store.head(keys.audio(ref.tenant, name)).last_modified.timestamp()
         except ObjectNotFound:
             return False
         return written + GRACE_S > self._wall_clock()
 
-    def _remove(self, due: Due, request: JobRequest, outcome: JobOutcome | None, names: set[str]) -> None:
-        tenant, job_id, now = request.tenant, request.job_id, self._wall_clock()
-        gone = json.dumps({"schema_version": 1, "tenant": tenant, "job_id": job_id, "removed_at": now}).encode()
-        self._folders.note(due.ref, GONE, gone)
+    def _remove_audio(self, due: Due, names: set[str]) -> bool:
+        """False where others may be at it: then it is put off."""
+        if all([self._audio.remove(due.ref, name) for name in _named(names)]):
+            return True
+        self._put_off(due, STALE_S + 1.0)
+        return False
+
+    def _forget_speech(self, ref: JobRef, names: set[str]) -> None:
+        for of in (found[1] for name in names if (found := SPEECH.fullmatch(name))):
+            self._results.forget(ref, of)
+
+    def _remove(self, due: Due, request: JobRequest, outcome: JobOutcome | None, names: set[str], since: float) -> None:
+        tenant, job_id = request.tenant, request.job_id
+        if GONE not in names:
+            self._write_gone(due.ref, since)
+        for name in ("open", "begun"):  # where a crash left an entry
+            self._lists.remove(request, name)
         if outcome is not None:
             self._lists.remove(request, outcome.state)
-            self._results.forget(due.ref, digest(request.speech, outcome.made_by))
-        for sha256 in _named(names):
-            self._results.remove(due.ref, sha256)
+            self._results.forget(due.ref, outcome.result_digest or digest(request.speech, outcome.made_by))
+        if not self._remove_audio(due, names):
+            return
         for generation in range(states.standing(names).generation + 1):
             self._outbox.remove(Letter(due.ref, generation))
         self._store.delete(keys.worker_output(tenant, job_id))
         for name in sorted(names - {GONE, REQUEST}, key=lambda name: states.standing([name]).outcome is not None):
             self._folders.delete(due.ref, name)  # outcomes last: they say what else there is to remove
-        self._lists.expire(due.ref, now + TOMBSTONE_S)
+        self._lists.expire(due.ref, since + TOMBSTONE_S)
         self._folders.delete(due.ref, REQUEST)
         self._lists.done(due)
         logs.event("job_removed", job_id=job_id)
@@ -133,5 +182,5 @@ class Collector:
 
 
 def _named(names: set[str]) -> list[str]:
-    """The sha256 of all audio that a job with these records names."""
+    """All audio that a job with these records names."""
     return [found[1] for name in names if (found := AUDIO.fullmatch(name))]

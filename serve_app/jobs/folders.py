@@ -1,7 +1,13 @@
 """The records of each job as objects in a folder of its own: named, written, read. Knows nothing of what they mean."""
 
 import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
+
+from cachetools import LRUCache
 
 from serve_app import keys
 from serve_app.errors import ObjectNotFound
@@ -17,10 +23,16 @@ R = TypeVar("R", bound=Record)
 
 
 class JobFolders:
-    """`exclusive`: the store proved conditional writes (`storage.conditions_hold`). Blocks on the store."""
+    """`exclusive`: the store proved conditional writes (`storage.conditions_hold`). `kept_bytes`: of records that are
+    `kept`, as they lie in the store; `pool`: where `ahead` reads. Blocks on the store."""
 
-    def __init__(self, store: ObjectStore, *, exclusive: bool = False) -> None:
+    def __init__(
+        self, store: ObjectStore, *, exclusive: bool = False, kept_bytes: int = 0, pool: Executor | None = None
+    ) -> None:
         self._store = store
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._kept: LRUCache[str, tuple[Record, int]] = LRUCache(kept_bytes, getsizeof=lambda each: each[1])
         self._exclusive = store if exclusive and isinstance(store, ConditionalStore) else None
 
     @property
@@ -71,6 +83,34 @@ class JobFolders:
     def read(self, ref: JobRef, name: str, kind: type[R]) -> R:
         """Raises ObjectNotFound."""
         return kind.model_validate_json(self.body(ref, name))
+
+    def kept(self, ref: JobRef, name: str, kind: type[R], *, keeps: Callable[[R], bool] = lambda _: True) -> R:
+        """As `read`, but from memory where it was read before: of a record that nobody can have written otherwise.
+
+        Whether it is there still is not asked: whoever comes here has listed the folder. Raises ObjectNotFound.
+        """
+        key = keys.job(ref.tenant, ref.job_id, name)
+        with self._lock:
+            record, _ = self._kept.get(key, (None, 0))
+        if isinstance(record, kind):
+            return record
+        body = self.body(ref, name)
+        read = kind.model_validate_json(body)
+        if len(body) <= self._kept.maxsize and keeps(read):
+            with self._lock:
+                self._kept[key] = read, len(body)
+        return read
+
+    def ahead(self, ref: JobRef, name: str, kind: type[R]) -> Callable[[], R]:
+        """Begin to read, beside what comes next, an outcome or a run; to be called for the record.
+
+        It is `kept` where conditional writes let only one be written. Elsewhere two owners may write it, and the last
+        one counts: there it is read anew each time.
+        """
+        read = self.kept if self.exclusive else self.read
+        if self._pool is None or keys.job(ref.tenant, ref.job_id, name) in self._kept:
+            return partial(read, ref, name, kind)
+        return self._pool.submit(read, ref, name, kind).result
 
     def body(self, ref: JobRef, name: str) -> bytes:
         """Raises ObjectNotFound."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from serve_app.errors import IdempotencyMismatch, InvalidRequest
 from serve_app.jobs.folders import JobFolders
+from serve_app.jobs.lists import JobLists
 from serve_app.jobs.records import JobRef, JobRequest
 from serve_app.jobs.states import GONE, REQUEST
 from serve_app.storage import ObjectStore
@@ -29,6 +30,8 @@ MAX_KEY_CHARS = 255
 """Stripe's limit."""
 CLAIMING_S = 60.0
 """A claim of the window before may still be on its way to being a job for so long."""
+MARGIN_S = 3600.0
+"""Past the end of its window nobody makes a job of a key any more; clocks differ, and a request may take its time."""
 BODY = re.compile(r"body-([0-9a-f]+)-[0-9a-f]+\.v1")
 
 
@@ -45,6 +48,7 @@ class Idempotency:
 
     def __init__(self, store: ObjectStore, window_s: float, wall_clock: Callable[[], float] = time.time) -> None:
         self._folders = JobFolders(store)
+        self._lists = JobLists(store)
         self._window_s = window_s
         self._wall_clock = wall_clock
 
@@ -75,7 +79,11 @@ class Idempotency:
         return Claim(ref, known=_is_known(names))
 
     def hold(self, ref: JobRef, key: str, body_sha256: str) -> Claim:
-        """Take the job that `look` found unknown for this body; it may have become known since, or another body's."""
+        """Take the job that `look` found unknown for this body; it may have become known since, or another body's.
+
+        What no job comes of is removed when the window is over: the entry that says so is passed over for a job.
+        """
+        self._lists.expire(ref, (math.floor(self._wall_clock() / self._window_s) + 1) * self._window_s + MARGIN_S)
         own = f"body-{body_sha256}-{secrets.token_hex(8)}.v1"  # its own: a twin with this body may be accepted already
         self._folders.note(ref, own)
         names = self._names(ref)

@@ -1,14 +1,15 @@
 """Indexes over jobs, as keys alone: which jobs are in which state, the newest first; and what is removed when.
 
-    lists/{state}/{2**48 - 1 - accepted_ms}.{job_id}      `open`, or an outcome; a store lists in the order of keys
+    lists/{list}/{2**48 - 1 - accepted_ms}.{job_id}      `open`, `begun`, or an outcome; a store lists in key order
     expiry/{shard}/{expires_ms}.{job_id}.{tenant}
 
-An entry is a hint: one in `open` is written before the job it speaks of and goes after its end, so a reader looks at
-the job itself; one of an outcome is written after it, and believed.
+`open` has an entry from the job's acceptance to its end, `begun` one from before its first run to its end, an outcome's
+list one from after its end. A crash may leave one behind, so what a job is follows from all the lists that it is in
+(`job_pages`).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +17,9 @@ from serve_app import keys
 from serve_app.jobs.records import TENANT, UUID, JobRef, JobRequest, OutcomeState
 from serve_app.storage import ObjectStore
 
-__all__ = ["LISTS", "Due", "Entry", "JobLists", "ListName"]
+__all__ = ["Due", "Entry", "JobLists", "ListName", "Part"]
 
-ListName = Literal["open"] | OutcomeState
-LISTS: tuple[ListName, ...] = ("open", "completed", "cancelled", "failed", "expired")
+ListName = Literal["open", "begun"] | OutcomeState
 LAST_MS = 2**48 - 1
 ENTRY = re.compile(rf"(?P<inverse>[0-9a-f]{{12}})\.{UUID}")
 DUE = re.compile(rf"(?P<ms>[0-9a-f]{{12}})\.{UUID}\.{TENANT}")
@@ -34,6 +34,18 @@ class Entry:
     job_id: str
     accepted_ms: int
     listed: ListName
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a list, in its order. `reaches`: the name up to which nothing is missing; None: to the end."""
+
+    entries: Sequence[Entry]
+    reaches: str | None
+
+    def tells_of(self, name: str) -> bool:
+        """Whether an entry of this name would be here, if the list had it."""
+        return self.reaches is None or name <= self.reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +73,13 @@ class JobLists:
         """Remove an entry that speaks of no job."""
         self._store.delete(keys.listed(tenant, entry.listed, entry.name))
 
-    def newest(self, tenant: str, name: ListName, *, after: str = "", page_size: int = PAGE) -> Iterator[Entry]:
-        """The jobs of a list, the newest first, from behind the entry `after`; read a page at a time."""
+    def part(self, tenant: str, name: ListName, *, after: str = "", limit: int = PAGE) -> Part:
+        """The newest jobs of a list from behind the entry `after`, at most `limit`: one listing."""
         prefix = keys.listed(tenant, name)
-        start = prefix + after
-        while True:
-            page = self._store.list(prefix, after=start, limit=page_size)
-            for info in page.items:
-                if found := ENTRY.fullmatch(info.key.removeprefix(prefix)):
-                    yield Entry(found[0], found["job_id"], LAST_MS - int(found["inverse"], 16), name)
-            if page.next_after is None:
-                return
-            start = page.next_after
+        page = self._store.list(prefix, after=prefix + after, limit=limit)
+        found = (ENTRY.fullmatch(info.key.removeprefix(prefix)) for info in page.items)
+        entries = [Entry(each[0], each["job_id"], LAST_MS - int(each["inverse"], 16), name) for each in found if each]
+        return Part(entries, page.next_after and page.next_after.removeprefix(prefix))
 
     def expire(self, ref: JobRef, at: float) -> None:
         """Have what is kept under this id (a job, an answer, speech) looked at when `at` (Unix seconds) has come."""

@@ -1,6 +1,8 @@
 """Webhooks that are still to be sent: an entry is written when a job ends, and goes when it was sent or given up.
 
-    webhooks/{job_id}.{tenant}.{generation}      body: how often it was tried
+    webhooks/{shard}/{job_id}.{tenant}.{generation}      body: how often it was tried
+
+Those of a version that had no shards here lie directly under `webhooks/`; the same listing has them.
 
 Any Jobs replica sends what lies here, so a webhook survives the replica that ended the job. It may arrive twice: the
 receiver tells by its id.
@@ -18,19 +20,22 @@ from serve_app.storage import ObjectStore
 
 __all__ = ["Letter", "Outbox"]
 
-LETTER = re.compile(rf"{UUID}\.{TENANT}\.(?P<generation>\d{{1,4}})")
+LETTER = re.compile(rf"(?:(?P<shard>[0-9a-f])/)?{UUID}\.{TENANT}\.(?P<generation>\d{{1,4}})")
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """The webhook of a job's end; one that is retried has an end, and a webhook, of each generation."""
+    """The webhook of a job's end; one that is retried has an end, and a webhook, of each generation. `sharded`: not of
+    an older version."""
 
     ref: JobRef
     generation: int
+    sharded: bool = True
 
     @property
     def key(self) -> str:
-        return keys.outbox(f"{self.ref.job_id}.{self.ref.tenant}.{self.generation}")
+        entry = f"{self.ref.job_id}.{self.ref.tenant}.{self.generation}"
+        return keys.outbox(self.ref.job_id[-1], entry) if self.sharded else keys.outbox() + entry
 
 
 class Outbox:
@@ -53,13 +58,18 @@ class Outbox:
     def remove(self, letter: Letter) -> None:
         self._store.delete(letter.key)
 
-    def letters(self, *, limit: int) -> Sequence[Letter]:
-        """What is to be sent, at most `limit`."""
+    def page(self, *, limit: int, after: str = "") -> tuple[Sequence[Letter], str | None]:
+        """What is to be sent, `limit` at most, behind the key `after`; and `after` for the rest, None at its end."""
         prefix = keys.outbox()
-        names = (info.key.removeprefix(prefix) for info in self._store.list(prefix, limit=limit).items)
-        found = (LETTER.fullmatch(name) for name in names)
-        return [
-            Letter(JobRef(tenant=match["tenant"], job_id=match["job_id"]), int(match["generation"]))
+        page = self._store.list(prefix, after=after, limit=limit)
+        found = (LETTER.fullmatch(info.key.removeprefix(prefix)) for info in page.items)
+        letters = [
+            Letter(
+                JobRef(tenant=match["tenant"], job_id=match["job_id"]),
+                int(match["generation"]),
+                match["shard"] is not None,
+            )
             for match in found
             if match
         ]
+        return letters, page.next_after

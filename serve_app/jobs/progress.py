@@ -20,8 +20,9 @@ import numpy as np
 
 from serve_app import keys, logs
 from serve_app.domain import SpokenUnit, Unit
-from serve_app.errors import ObjectCorrupt, ObjectNotFound
+from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError
 from serve_app.jobs.records import JobRef, JobRequest
+from serve_app.patience import Patience
 from serve_app.storage import ObjectStore
 
 __all__ = ["KEEP_FROM_S", "KeptProgress", "drop_progress", "keeps_progress"]
@@ -45,6 +46,7 @@ def drop_progress(store: ObjectStore, ref: JobRef) -> None:
 
 class KeptProgress:
     """A `speech.Progress` of one run. `suspects`: units with which a replica ended; they are spoken alone.
+    `patience` of the run: how long a unit that nothing takes is waited for; None: not at all.
 
     `done` of `units` is how far it has come.
     """
@@ -56,7 +58,10 @@ class KeptProgress:
         run: int,
         suspects: Collection[int],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        patience: Patience | None = None,
     ) -> None:
+        self._patience = patience
         self._store = store
         self._request = request
         self._run = run
@@ -92,6 +97,12 @@ class KeptProgress:
         is_due = size_bytes >= FLUSH_BYTES or self._clock() - self._flushed_at >= FLUSH_S
         if is_due and self.done < self.units:  # what is complete is stored as audio in a moment
             await self.flush()
+
+    async def refused(self, unit: Unit, error: ServiceError) -> None:
+        """Wait for a while; what else is being spoken goes on."""
+        if self._patience is None:
+            raise error
+        await self._patience.wait(unit.index, error)
 
     def is_suspect(self, unit: Unit) -> bool:
         return unit.index in self._suspects

@@ -144,12 +144,18 @@ class AudioRecord(BaseModel):
     size_bytes: int
     duration_s: float
 
+    @property
+    def name(self) -> str:
+        """What references to it call it."""
+        return self.key.rpartition("/")[2]
+
 
 class JobOutcome(Record):
     """How a job ended. `audio` is set when it completed, `error` when it did not.
 
     `made_by`: what spoke (see `domain.SpokenUnit`). `cached`: the audio was spoken for an equal request before.
     `generation`: how often the job was retried. `expires_at`: when the result is removed, Unix seconds.
+    `result_digest`: under which digest later requests find it.
     """
 
     state: OutcomeState
@@ -166,6 +172,7 @@ class JobOutcome(Record):
     cached: bool = False
     generation: int = 0
     expires_at: float | None = None
+    result_digest: str = ""
 
     @property
     def removed_at(self) -> float:

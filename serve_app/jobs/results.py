@@ -1,8 +1,5 @@
-"""The audio that jobs have spoken: content-addressed, named by every job that has it, found again by what made it.
+"""What jobs have spoken, found again by what made it; the audio itself is `audio`'s.
 
-    audio/{sha256}                     the bytes
-    references/{sha256}/{job_id}       a job names them; written before its outcome, removed with the job
-    jobs/{shard}/{id}/audio-{sha256}.v1    the same from the job's side, for whoever removes the job
     results/{digest}.v1.json           what was spoken for a request: text, plan, voice version, what spoke, parameters
     jobs/{shard}/{id}/speech-{digest}.v1   such a result belongs to no job, but to speech that was asked for at once
 
@@ -19,6 +16,7 @@ from dataclasses import asdict
 from serve_app import keys, logs
 from serve_app.domain import Speech, SpeechRequest
 from serve_app.errors import ObjectCorrupt, ObjectNotFound
+from serve_app.jobs.audio import JobAudio
 from serve_app.jobs.lists import JobLists
 from serve_app.jobs.records import AudioRecord, JobOutcome, JobRef, JobRequest, Record
 from serve_app.planning import PLAN_VERSION
@@ -48,19 +46,19 @@ class Results:
         self._store = store
         self._wall_clock = wall_clock
         self._lists = JobLists(store)
+        self._audio = JobAudio(store, wall_clock)
 
     def store_audio(
         self, request: JobRequest, body: bytes, sha256: str, content_type: str, duration_s: float
     ) -> AudioRecord:
         """Write the spoken audio under its content's name, and where the replaced worker's users look for it."""
         audio = AudioRecord(
-            key=keys.audio(request.tenant, sha256),
+            key=keys.audio(request.tenant, self._audio.name(request.ref, sha256)),
             sha256=sha256,
             content_type=content_type,
             size_bytes=len(body),
             duration_s=duration_s,
         )
-        self._refer(request.ref, sha256)
         self._store.put(audio.key, body, content_type=content_type)
         if request.worker_output:
             self._store.put(keys.worker_output(request.tenant, request.job_id), body, content_type=content_type)
@@ -79,7 +77,7 @@ class Results:
             made_by=outcome.made_by,
             expires_at=outcome.removed_at,
         )
-        key = keys.result(request.tenant, digest(request.speech, outcome.made_by))
+        key = keys.result(request.tenant, outcome.result_digest or digest(request.speech, outcome.made_by))
         self._store.put(key, record.model_dump_json().encode(), content_type=JSON)
 
     def find(self, request: JobRequest) -> ResultRecord | None:
@@ -91,7 +89,8 @@ class Results:
             record = ResultRecord.model_validate_json(self._store.get(key).body)
             if self._is_nearly_removed(record):
                 return None
-            self._refer(request.ref, record.audio.sha256)  # before it is looked for: see `remove`
+            if not self._audio.refer(request.ref, record.audio.name):  # before it is looked for: see `audio`
+                return None
             if request.worker_output:
                 body = self._store.get(record.audio.key).body
                 key = keys.worker_output(request.tenant, request.job_id)
@@ -127,9 +126,8 @@ class Results:
         expires_at = self._wall_clock() + retention_s
         self._lists.expire(ref, expires_at)  # first, so that nothing is kept that nobody removes
         self._store.put(keys.job(ref.tenant, ref.job_id, f"speech-{of}.v1"), b"", content_type=JSON)
-        self._refer(ref, sha256)
         audio = AudioRecord(
-            key=keys.audio(ref.tenant, sha256),
+            key=keys.audio(ref.tenant, self._audio.name(ref, sha256)),
             sha256=sha256,
             content_type="audio/wav",
             size_bytes=len(wav),
@@ -150,24 +148,6 @@ class Results:
     def _is_nearly_removed(self, record: ResultRecord) -> bool:
         return record.expires_at <= self._wall_clock() + NEARLY_REMOVED_S
 
-    def remove(self, ref: JobRef, sha256: str) -> None:
-        """The job no longer names this audio; it goes, unless another does.
-
-        One that names it while it goes has written its reference before it looked for the audio or wrote it. So a look
-        after the deletion tells: where it is named now it is put back.
-        """
-        self._store.delete(keys.audio_reference(ref.tenant, sha256, ref.job_id))
-        if self.is_named(ref.tenant, sha256):
-            return
-        key = keys.audio(ref.tenant, sha256)
-        try:
-            audio = self._store.get(key)
-        except ObjectNotFound:
-            return
-        self._store.delete(key)
-        if self.is_named(ref.tenant, sha256):
-            self._store.put(key, audio.body, content_type=audio.info.content_type)
-
     def forget(self, ref: JobRef, of: str) -> None:
         """What the job spoke for requests of this digest is not found by later ones."""
         key = keys.result(ref.tenant, of)
@@ -179,18 +159,6 @@ class Results:
             mine = True  # it is of no use to anybody
         if mine:
             self._store.delete(key)
-
-    def is_named(self, tenant: str, sha256: str, *, other_than: str = "") -> bool:
-        """Whether any job names this audio."""
-        prefix = keys.audio_reference(tenant, sha256)
-        return any(not info.key.endswith(f"/{other_than}") for info in self._store.list(prefix, limit=2).items)
-
-    def _refer(self, ref: JobRef, sha256: str) -> None:
-        for key in (
-            keys.job(ref.tenant, ref.job_id, f"audio-{sha256}.v1"),
-            keys.audio_reference(ref.tenant, sha256, ref.job_id),
-        ):
-            self._store.put(key, b"", content_type=JSON)
 
 
 def digest(speech: SpeechRequest, made_by: str) -> str:

@@ -1,11 +1,11 @@
 """Reads and writes the records of jobs: which of them exist is the state (`states`), so no process can lose it.
 
-    submit   list entry -> request -> marker -> the client gets its 202
-    run      run-N -> progress ... -> audio -> reference -> outcome
+    submit   request -> list entry -> marker -> the client gets its 202
+    run      list entry of what was begun -> run-N -> progress ... -> audio -> reference -> outcome
     settle   list entry of the outcome, expiry, webhook; then the marker goes, last, so that a crash is made good
 
 Keys are immutable and deterministic, so nothing needs compare-and-swap: a record written twice is the same record. A
-read that finds a request with neither marker nor outcome restores the marker. Where the store proved conditional
+read that finds a request with neither marker nor outcome restores entry and marker. Where the store proved conditional
 writes (`exclusive`) they save double work: one owner of a run, one outcome. Knows nothing of HTTP, Ray or models; all
 methods block on the store, so async callers run them in a thread.
 """
@@ -13,13 +13,15 @@ methods block on the store, so async callers run them in a thread.
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from concurrent.futures import Executor
 
-from serve_app import keys
-from serve_app.errors import Conflict, JobExpired, JobNotFound, ObjectNotFound
+from serve_app.errors import Conflict, JobNotFound, ObjectNotFound
 from serve_app.jobs import states
+from serve_app.jobs.endings import Endings, job_expired
 from serve_app.jobs.folders import JobFolders
 from serve_app.jobs.lists import JobLists, ListName
+from serve_app.jobs.markers import Markers
 from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.progress import drop_progress, keeps_progress
 from serve_app.jobs.records import (
@@ -30,63 +32,81 @@ from serve_app.jobs.records import (
     JobRequest,
     JobRetry,
     JobRun,
-    Marker,
     OutcomeState,
     RunEnd,
     marker_of,
-    parse_marker,
 )
+from serve_app.jobs.results import digest
 from serve_app.jobs.states import REQUEST, Standing
 from serve_app.jobs.status import JobStatus, removed_at
 from serve_app.storage import ObjectStore
 
-__all__ = ["JobStore"]
+__all__ = ["RETRYABLE", "JobStore"]
 
-JSON = "application/json"
 RETRYABLE = ("failed", "expired")
 CANCELLED = "a client cancelled the job"
 
 
 class JobStore:
-    """`exclusive`: the store proved conditional writes (`storage.conditions_hold`). `wall_clock`: Unix seconds."""
+    """`exclusive`: the store proved conditional writes (`storage.conditions_hold`). `wall_clock`: Unix seconds.
+    `kept_bytes`: of records that are remembered for the next question; `pool`: where two are read at once.
+    `markers`: those of all jobs."""
 
     def __init__(
-        self, store: ObjectStore, *, exclusive: bool = False, wall_clock: Callable[[], float] = time.time
+        self,
+        store: ObjectStore,
+        *,
+        exclusive: bool = False,
+        wall_clock: Callable[[], float] = time.time,
+        kept_bytes: int = 0,
+        pool: Executor | None = None,
     ) -> None:
         self._store = store
-        self._folders = JobFolders(store, exclusive=exclusive)
+        self._folders = JobFolders(store, exclusive=exclusive, kept_bytes=kept_bytes, pool=pool)
+        self._endings = Endings(self._folders)
         self._wall_clock = wall_clock
         self._lists = JobLists(store)
+        self.markers = Markers(store)
         self._outbox = Outbox(store)
 
-    def submit(self, request: JobRequest) -> None:
-        """Make the job durable. When this returns, a client may be told 202."""
+    def submit(self, request: JobRequest) -> JobRequest:
+        """Make the job durable. When this returns, a client may be told 202.
+
+        The request that counts: of several with one idempotency key another may have been the first. Raises JobExpired
+        where its result is removed already.
+        """
+        if request.body_sha256 is None:
+            self._folders.write(request.ref, REQUEST, request)
+        elif not self._is_first_with_key(request):
+            return self.status(request.ref).request
         self._lists.put(request, "open")
-        self._folders.write(request.ref, REQUEST, request)
-        self._mark(marker_of(request))
+        self.markers.put(marker_of(request))
+        return request
 
     def standing(self, ref: JobRef) -> Standing:
         """The state by one listing, whether the job exists or not."""
         return self._folders.standing(ref)
 
     def status(self, ref: JobRef) -> JobStatus:
-        """The state of a job. Ends one that is past its ttl. Raises JobNotFound, or JobExpired where its result is
-        removed."""
-        found = self.standing(ref)
+        """The state of a job. Ends one that is past its ttl, or whose end was announced. Raises JobNotFound, or
+        JobExpired where its result is removed."""
+        found = self._endings.standing(ref)
         if found.gone:
-            raise _expired(ref)
+            raise job_expired(ref)
         if not found.exists:
             raise JobNotFound(f"job {ref.job_id!r} does not exist: check the id that the submitting call returned")
-        request = self._folders.read(ref, REQUEST, JobRequest)
         if found.outcome is not None:
-            outcome = self._folders.read(ref, states.outcome_name(found.outcome, found.generation), JobOutcome)
+            ended = self._folders.ahead(ref, states.outcome_name(found.outcome, found.generation), JobOutcome)
+            request, outcome = self._request(ref), ended()
             if self._wall_clock() >= removed_at(outcome, found):
-                raise _expired(ref)
+                raise job_expired(ref)
             return JobStatus(request=request, state=found.state, standing=found, outcome=outcome)
-        run = self._folders.read(ref, states.run_name(found.run), JobRun) if found.runs else None
+        begun = self._folders.ahead(ref, states.run_name(found.run), JobRun) if found.runs else None
+        request = self._request(ref)
+        run = begun() if begun else None
         if self._wall_clock() >= self.deadline(request, found):
             return self._ended_by_ttl(request, found, run)
-        self._restore_marker(marker_of(request, found.generation))
+        self._restore_marker(request, found.generation)
         end = self._folders.read(ref, states.ended_name(found.run, found.reason), RunEnd) if found.reason else None
         return JobStatus(request=request, state=found.state, standing=found, run=run, run_end=end)
 
@@ -104,6 +124,7 @@ class JobStore:
 
         Tried again with the same `token` (by default a fresh one) it knows what it wrote before as its own.
         """
+        self._lists.put(request, "begun")
         record = JobRun(
             tenant=request.tenant,
             job_id=request.job_id,
@@ -116,25 +137,22 @@ class JobStore:
             return record
         return record if self._folders.read(request.ref, states.run_name(run), JobRun) == record else None
 
+    def is_owned(self, run: JobRun) -> bool:
+        """Whether `run` is the one that lies in the store: of two that began a number the last to write has it."""
+        if self._folders.exclusive:
+            return True
+        try:
+            return self._folders.read(run.ref, states.run_name(run.run), JobRun).token == run.token
+        except ObjectNotFound:
+            return False
+
     def end_run(self, end: RunEnd) -> None:
         """Record that a run ended without an outcome: the job waits again."""
         self._folders.write(end.ref, states.ended_name(end.run, end.reason), end)
 
     def finish(self, outcome: JobOutcome) -> JobOutcome:
         """End the job, and say which outcome counts: another owner or a client may have ended it before."""
-        found = self.standing(outcome.ref)
-        if found.gone or not found.exists:
-            raise _expired(outcome.ref)
-        if found.generation != outcome.generation:
-            raise Conflict(f"job {outcome.job_id} was retried meanwhile: its {outcome.state} run counts no more")
-        if found.outcome is None and self._folders.exclusive:
-            name = states.ending_name(outcome.generation)
-            if not self._folders.write_once(outcome.ref, name, outcome):
-                outcome = self._folders.read(outcome.ref, name, JobOutcome)
-        if found.outcome is None:
-            self._folders.write(outcome.ref, states.outcome_name(outcome.state, outcome.generation), outcome)
-            return outcome
-        return self._folders.read(outcome.ref, states.outcome_name(found.outcome, found.generation), JobOutcome)
+        return self._endings.finish(outcome)
 
     def settle(self, request: JobRequest, outcome: JobOutcome) -> None:
         """All that follows from an outcome. Doing it again is harmless, and a marker that is left over has it done."""
@@ -142,12 +160,14 @@ class JobStore:
         self._lists.expire(request.ref, outcome.removed_at)
         if request.webhook is not None and not self.standing(request.ref).notified:
             self._outbox.put(Letter(request.ref, outcome.generation))
+        if outcome.run:
+            self._lists.remove(request, "begun")
         self._lists.remove(request, "open")
         if keeps_progress(request) and outcome.state not in RETRYABLE:
             drop_progress(self._store, request.ref)
-        if outcome.state in RETRYABLE or not self._folders.exclusive:
+        if outcome.state in RETRYABLE or outcome.generation or not self._folders.exclusive:
             self._amend_lists(request, outcome)
-        self.clear_marker(marker_of(request, outcome.generation), older=request.audio_s is None)
+        self.markers.remove(marker_of(request, outcome.generation), older=request.audio_s is None)
 
     def settle_removed(self, ref: JobRef) -> None:
         """Settle a job whose retention was over before anybody did: only then is it removed, and its webhook sent."""
@@ -188,7 +208,7 @@ class JobStore:
         )
         self._lists.put(request, "open")
         self._folders.write(ref, states.again_name(again.generation, again.after_run), again)
-        self._mark(marker_of(request, again.generation))
+        self.markers.put(marker_of(request, again.generation))
         self._lists.put(request, "open")  # once more: what settles the end may have removed it, not knowing of `again`
         self._lists.remove(request, status.outcome.state)
         return self.status(ref)
@@ -224,58 +244,47 @@ class JobStore:
     ) -> JobOutcome:
         """An outcome with audio, now, of the job as it stands."""
         spoken = {"audio": audio, "draft": draft, "units": units, "made_by": made_by, "cached": cached}
+        spoken["result_digest"] = digest(status.request.speech, made_by)
         return self.ended(status, "completed", None).model_copy(update=spoken)
-
-    def clear_marker(self, marker: Marker, *, older: bool = False) -> None:
-        """Take an ended job off the pending list; `older`: the marker of the version before this one too."""
-        self._store.delete(marker.key)
-        if older:
-            self._store.delete(marker.older_key)
-
-    def is_marked(self, marker: Marker) -> bool:
-        """Whether the job is on the pending list."""
-        try:
-            self._store.head(marker.key)
-        except ObjectNotFound:
-            return False
-        return True
-
-    def unended(self, shard: str) -> Iterator[Marker]:
-        """All jobs of `shard` that are not ended, the oldest first, read a page at a time."""
-        prefix, after = keys.pending(shard), ""
-        while True:
-            page = self._store.list(prefix, after=after)
-            markers = (parse_marker(info.key.removeprefix(prefix)) for info in page.items)
-            yield from (marker for marker in markers if marker is not None)
-            if page.next_after is None:
-                return
-            after = page.next_after
-
-    def pending(self, shard: str, *, limit: int, after: str = "") -> Sequence[Marker]:
-        """The oldest jobs of `shard` that are not ended, at most `limit`, from behind the marker of the name `after`;
-        what is no marker is passed over."""
-        prefix = keys.pending(shard)
-        page = self._store.list(prefix, after=after and prefix + after, limit=limit)
-        markers = (parse_marker(info.key.removeprefix(prefix)) for info in page.items)
-        return [marker for marker in markers if marker is not None]
 
     def _amend_lists(self, request: JobRequest, outcome: JobOutcome) -> None:
         """Where another outcome was written meanwhile, or a retry: of all that write an entry and then look, the last
-        one sees what counts."""
+        one sees what counts. A retry may have been begun, of which nobody can know."""
         names = self._folders.names(request.ref)
         found = states.standing(names)
         counts: ListName = found.outcome or "open"
         if counts != outcome.state:
             self._lists.put(request, counts)
-        for state in {outcome.state, *states.outcomes_of(names, found.generation)} - {counts}:
+        if counts == "open" and outcome.run:
+            self._lists.put(request, "begun")
+        ended = (states.outcomes_of(names, generation) for generation in range(found.generation + 1))
+        for state in {outcome.state}.union(*ended) - {counts}:
             self._lists.remove(request, state)
 
-    def _mark(self, marker: Marker) -> None:
-        self._store.put(marker.key, b"", content_type=JSON)
+    def _request(self, ref: JobRef) -> JobRequest:
+        """Of one that came with an idempotency key two may be written, where the store has no conditional writes, and
+        the last one counts: read anew there."""
+        only, keeps = self._folders.exclusive, lambda request: only or request.body_sha256 is None
+        return self._folders.kept(ref, REQUEST, JobRequest, keeps=keeps)
 
-    def _restore_marker(self, marker: Marker) -> None:
-        if not self.is_marked(marker):
-            self._mark(marker)
+    def _is_first_with_key(self, request: JobRequest) -> bool:
+        """Write a request that came with an idempotency key; False where another one is the job's.
+
+        Where the store proved conditional writes there is one in any order. Elsewhere two that come within a moment
+        may both be written: then whoever reads the last one gives way to it.
+        """
+        if self._folders.exclusive:
+            return self._folders.write_once(request.ref, REQUEST, request)
+        if REQUEST not in self._folders.names(request.ref):
+            self._folders.write(request.ref, REQUEST, request)
+        return self._folders.read(request.ref, REQUEST, JobRequest) == request
+
+    def _restore_marker(self, request: JobRequest, generation: int) -> None:
+        """The marker of a job that is not ended, and the list entry before it, which a marker stands for."""
+        marker = marker_of(request, generation)
+        if not self.markers.was_there(marker):
+            self._lists.put(request, "open")
+            self.markers.put(marker)
 
     def _ended_by_ttl(self, request: JobRequest, found: Standing, run: JobRun | None) -> JobStatus:
         message = f"the job did not end within its ttl of {request.ttl_s:g} s: send it again, or with a longer ttl"
@@ -284,7 +293,3 @@ class JobStore:
         outcome = self.finish(expired)
         self.settle(request, outcome)
         return JobStatus(request=request, state=outcome.state, standing=found, run=run, outcome=outcome)
-
-
-def _expired(ref: JobRef) -> JobExpired:
-    return JobExpired(f"the result of job {ref.job_id} is past its retention and removed: send the request again")

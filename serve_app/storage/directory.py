@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from serve_app.errors import (
     ConfigError,
@@ -57,6 +58,7 @@ class DirectoryStore:
             raise ConfigError(f"DATA_DIR is {str(root)!r}: make it absolute, since replicas run in other directories")
         self._root = root
         self._signer = signer
+        self._lasting: set[Path] = set()  # directories that no delete removes, and that are on the disk for good
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
         """See ObjectStore. Raises Conflict where `key` needs a directory in place of a file, or the reverse."""
@@ -161,9 +163,8 @@ class DirectoryStore:
     def _fresh(self, body: Iterable[bytes]) -> Iterator[tuple[Path, os.stat_result]]:
         """A new file in `.tmp`, on the disk, with a modification time of its own; removed if it stays there."""
         path = self._root / ".tmp" / secrets.token_hex(16)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with path.open("xb") as file:
+            with _new_file(path) as file:
                 file.writelines(body)
                 file.flush()
                 now_ns = time.time_ns()  # filesystems stamp by a clock of milliseconds, too coarse to tell writes apart
@@ -175,21 +176,33 @@ class DirectoryStore:
 
     def _place(self, fresh: Path, target: Path, name: Naming = rename) -> bool:
         """Name `fresh` `target` for good. A delete may prune the directory meanwhile: then make it again."""
+        made = False
         for attempt in range(1, PLACE_ATTEMPTS + 1):
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 if not name(fresh, target):
                     return False
                 break
-            except (FileNotFoundError, FileExistsError):
+            except FileNotFoundError:
                 if attempt == PLACE_ATTEMPTS:
                     raise
-        for directory in target.parents:  # all, since one made for this key is an entry of its parent
+            made = True
+            with suppress(FileNotFoundError, FileExistsError):  # pruned again, or a file, which the next attempt says
+                target.parent.mkdir(parents=True, exist_ok=True)
+        self._sync_above(target, made)
+        return True
+
+    def _sync_above(self, target: Path, made: bool) -> None:
+        """Put the name `target` on the disk, and those of the directories above it: whoever makes one of them at this
+        moment may not have come to that. What lies in the root is never pruned, so that once is enough for it."""
+        synced = []
+        for directory in target.parents:
             with suppress(FileNotFoundError):  # pruned: the object is deleted already
                 sync_directory(directory)
-            if directory == self._root:
+            if directory == self._root or (directory in self._lasting and not made):
                 break
-        return True
+            synced.append(directory)
+        never_pruned = (self._root, self._root / ".meta")
+        self._lasting |= {directory for directory in synced if directory.parent in never_pruned}
 
     def _read(self, key: str, *, with_body: bool) -> tuple[ObjectInfo, bytes]:
         path = self._path(key)
@@ -243,6 +256,15 @@ class DirectoryStore:
                 return StorageMisconfigured(f"{what}; it is a file: set DATA_DIR to a directory")
             return Conflict(f"{what}; a directory cannot keep both a key and keys below it: choose another key")
         return StorageUnreachable(f"{what}; check the disk (full, unmounted, failing?)")
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """A file that is not there yet, opened to be written; its directory is made where it is not there either."""
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
 
 
 def _is_ours(key: str) -> bool:

@@ -4,12 +4,17 @@
 """
 
 import secrets
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 from serve_app.errors import StorageError, StorageMisconfigured
 from serve_app.storage.protocol import ConditionalStore, ObjectStore
 
 __all__ = ["conditions_hold", "probe"]
+
+AT_ONCE, ROUNDS = 8, 3
+"""Writers that race for one key, and how often."""
 
 
 def probe(store: ObjectStore) -> None:
@@ -38,22 +43,28 @@ def probe(store: ObjectStore) -> None:
 
 
 def conditions_hold(store: ObjectStore) -> bool:
-    """Whether `put_new` can be used here: two of them to one fresh key under `.probe/`, and only the first may write.
+    """Whether `put_new` can be used here: of those who write to a fresh key under `.probe/` only one may.
 
+    First one after the other, then at once, a few times: a store may keep conditions only as long as nobody races.
     False for a store without `put_new`, one that refuses conditions, and one that ignores them in silence. Ask it
     behind `probe`: then StorageMisconfigured can mean nothing but the condition. Raises StorageUnreachable and
     StorageDenied as the store does.
     """
     if not isinstance(store, ConditionalStore):
         return False
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe") as pool:
+        return all(_only_one_writes(store, round_ > 0, pool) for round_ in range(1 + ROUNDS))
+
+
+def _only_one_writes(store: ObjectStore, at_once: bool, pool: Executor) -> bool:
+    assert isinstance(store, ConditionalStore)
     key = f".probe/{secrets.token_hex(16)}"
-    first, second = (f"{place} {key}".encode() for place in ("first", "second"))
+    bodies = [f"{number} {key}".encode() for number in range(AT_ONCE if at_once else 2)]
+    write = partial(store.put_new, key, content_type="text/plain")
     try:
-        held = (
-            store.put_new(key, first, content_type="text/plain")
-            and not store.put_new(key, second, content_type="text/plain")
-            and store.get(key).body == first
-        )
+        wrote = list((pool.map if at_once else map)(write, bodies))
+        held = wrote.count(True) == 1 and store.get(key).body == bodies[wrote.index(True)]
+        held = held and (at_once or wrote[0])
     except BaseException as error:
         with suppress(StorageError):  # the first error says what is wrong
             store.delete(key)

@@ -1,13 +1,16 @@
 """Which bucket, and the boto3 client for it: only S3Config decides, never the ambient AWS_* variables."""
 
+import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 
+from serve_app import __version__
 from serve_app.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_REGION", "S3Config", "make_client"]
 
 DEFAULT_REGION = "us-east-1"
+SENT_AT_ONCE_BYTES = 64 * 1024
+"""A body up to this size is sent with its headers; before a larger one boto3 asks the store whether it may come."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class S3Config:
 
 def make_client(config: S3Config) -> "S3Client":
     """A client of its own. Raises ValueError for an endpoint or region that is none."""
-    return boto3.session.Session(botocore_session=_session(config)).client(
+    client = boto3.session.Session(botocore_session=_session(config)).client(
         "s3",
         endpoint_url=config.endpoint_url,
         region_name=config.region or DEFAULT_REGION,
@@ -48,6 +53,7 @@ def make_client(config: S3Config) -> "S3Client":
         aws_secret_access_key=config.secret_access_key,
         config=Config(
             signature_version="s3v4",
+            user_agent=f"serve_app/{__version__}",  # boto3 composes its own anew for each request
             # "auto" would presign for AWS's global host instead of the region's own.
             s3={
                 "addressing_style": "path" if config.endpoint_url else "virtual",
@@ -63,6 +69,15 @@ def make_client(config: S3Config) -> "S3Client":
             retries={"mode": "standard", "total_max_attempts": 3},
         ),
     )
+    client.meta.events.register_last("before-call.s3", _send_at_once)
+    return client
+
+
+def _send_at_once(params: Mapping[str, Any], **_: Any) -> None:
+    """No `Expect: 100-continue` with a small body: it costs a round trip, of which boto3 reads each byte by itself."""
+    body = params.get("body")
+    if isinstance(body, io.BytesIO) and body.getbuffer().nbytes <= SENT_AT_ONCE_BYTES:
+        params["headers"].pop("Expect", None)
 
 
 def _session(config: S3Config) -> botocore.session.Session:

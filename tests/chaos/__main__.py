@@ -25,7 +25,7 @@ from tests.chaos.history import History
 from tests.chaos.load import Load
 from tests.chaos.plan import KINDS, Fault, make_plan
 from tests.chaos.processes import Sessions
-from tests.chaos.report import Run, report
+from tests.chaos.report import Run, report, write_report
 from tests.chaos.store import KillableStore, running_store
 from tests.chaos.texts import expected_sha256
 from tests.support.running import until
@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace, plan: tuple[Fault, ...], folder: Path) -> 
     text = report(run, verdict, problems)
     print(text, flush=True)
     if options.report:
-        options.report.write_text(text)
+        write_report(options.report, text)
     return problems
 
 
@@ -100,7 +100,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=20.0, help="submissions a second, at most")
     parser.add_argument("--stuck-after-s", type=float, default=120.0, help="after the last fault and the last job")
     parser.add_argument("--full", action="store_true", help="judge the p99 of progress after a fault")
-    parser.add_argument("--report", type=Path, help="write the report into this file too")
+    parser.add_argument("--report", type=Path, help="put the report at the end of this file too")
     parser.add_argument("--keep", action="store_true", help="keep logs and store though all was well")
     for kind, meaning in KINDS.items():
         parser.add_argument(f"--{_option(kind)}", type=int, default=0, help=meaning)

@@ -35,6 +35,7 @@ CPUS = {"head": 3, "more": 4}
 """Each replica asks for one, so the six of them need both nodes, and the death of either is felt."""
 
 START_S = 180
+NODE_ATTEMPTS = 3
 TITLES = {
     "jobs": "ray::ServeReplica:speech:Jobs",
     "synthesizer": "ray::ServeReplica:speech:preview",
@@ -127,6 +128,17 @@ class RayCluster:
             return False
 
     def _start_node(self, kind: str) -> None:
+        """Again, where other processes keep it from starting within the 30 s that Ray has for it."""
+        for attempt in range(1, NODE_ATTEMPTS + 1):
+            try:
+                self._try_to_start_node(kind)
+                return
+            except RuntimeError:
+                self._end(kind)
+                if attempt == NODE_ATTEMPTS:
+                    raise
+
+    def _try_to_start_node(self, kind: str) -> None:
         command = [
             sys.executable,
             "-m",

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from tests.chaos.checker import Verdict, percentile
 from tests.chaos.plan import KINDS, Fault
 from tests.support.running import ROOT
 
-__all__ = ["Run", "report"]
+__all__ = ["Run", "report", "write_report"]
+
+HEADING = "## The last run"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Run:
 
 
 def report(run: Run, verdict: Verdict, problems: Sequence[str]) -> str:
-    """One page."""
+    """A section of a page."""
     kinds = Counter(fault.what for fault in run.faults)
     facts: Mapping[str, object] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -64,7 +67,7 @@ def report(run: Run, verdict: Verdict, problems: Sequence[str]) -> str:
         "starts of a job beyond its first, by the logs": run.double_starts,
         "runs that their own replica gave back": verdict.given_back,
     }
-    lines = ["# Chaos", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    lines = [HEADING, "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
     lines += ["| fault | is | count | until a job completed: p50, p99, longest |", "|---|---|---|---|"]
     for what, count in sorted(kinds.items()):
         times = sorted(p.seconds for p in verdict.progress if p.what == what and p.seconds is not None)
@@ -72,6 +75,12 @@ def report(run: Run, verdict: Verdict, problems: Sequence[str]) -> str:
     lines += ["", f"All faults that leave a store and a cluster: {_times(verdict.progress_times(outages=False))}.", ""]
     lines += ["Passed." if not problems else "Failed:", *(f"- {problem}" for problem in problems[:50])]
     return "\n".join(lines) + "\n"
+
+
+def write_report(path: Path, text: str) -> None:
+    """In place of the report that `path` has; what stands above it stays."""
+    above = path.read_text().partition(HEADING)[0] if path.exists() else "# Chaos\n\n"
+    path.write_text(above + text)
 
 
 def _described(what: str) -> str:

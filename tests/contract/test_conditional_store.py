@@ -110,9 +110,10 @@ def test_a_store_that_ignores_conditions_is_found_out(wired: S3Store, proxy: Wir
     """Both writes of conditions_hold reach it and are answered with 200: it answers False, and nothing is left."""
     keys = IgnoreConditions(s3_config.access_key_id or "", s3_config.secret_access_key or "")
     proxy.fault = lambda _: keys
+    before = _probes(wired)
     assert conditions_hold(wired) is False
     assert [each.status for each in proxy.requests if each.conditional] == [200, 200]
-    assert wired.list(".probe/").items == []
+    assert _probes(wired) == before
 
 
 def test_a_busy_store_is_not_one_without_conditions(wired: S3Store, proxy: WireProxy) -> None:
@@ -125,8 +126,9 @@ def test_a_busy_store_is_not_one_without_conditions(wired: S3Store, proxy: WireP
 
 def test_conditions_hold_and_nothing_is_left(store: Store) -> None:
     """All our stores keep conditions, and hold no object of the question afterwards."""
+    before = _probes(store)
     assert conditions_hold(store) is True
-    assert store.list(".probe/").items == []
+    assert _probes(store) == before
 
 
 def test_six_methods_are_a_store_without_conditions(memory_store: MemoryStore) -> None:
@@ -188,3 +190,8 @@ def test_a_link_whose_reply_is_lost_is_ours(monkeypatch: pytest.MonkeyPatch, dir
     monkeypatch.setattr(os, "link", link_twice)
     assert directory_store.put_new("a", b"x", content_type=WAV) is True
     assert directory_store.get("a").info.sha256 == hashlib.sha256(b"x").hexdigest()
+
+
+def _probes(store: Store) -> list[str]:
+    """Left by whoever could not remove them, other tests of this bucket among them."""
+    return [each.key for each in store.list(".probe/").items]

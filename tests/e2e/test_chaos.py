@@ -1,9 +1,8 @@
-"""The short form of `make chaos`: a few faults of every kind under some hundred jobs, in about three minutes.
+"""The short form of `make chaos`: a few faults of every kind under some hundred jobs, in some minutes.
 
-`make chaos-short` runs it: with it `make test` would take longer than it may on two cores.
+`make chaos-short` runs it alone.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -24,12 +23,12 @@ COUNTS = {
     "cuts": 1,
     "slows": 1,
     "pauses": 1,
+    "updates": 1,
 }
-JOBS, SEED, WITHIN_S = 120, 3, 540
+JOBS, SEED, WITHIN_S = 120, 3, 840
 
 
-@pytest.mark.skipif("CHAOS" not in os.environ, reason="takes three minutes: make chaos-short")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_no_job_is_lost_wrong_or_stuck():
     """Whatever dies: every acknowledged job ends once, with the right audio, and no process is left behind."""
     options = [word for name, count in COUNTS.items() for word in (f"--{name}", str(count))]

@@ -19,26 +19,12 @@ from serve_app.engine.hardware import choose_attention
 from serve_app.engine.protocol import EngineInput, speak
 from serve_app.engine.sampler import SampleInput, Sampler
 from serve_app.engine.transformer import Transformer
-from tests.support.tiny_f5 import VOCAB_SIZE, write_tiny_f5
+from tests.support.tiny_f5 import sample_inputs, write_tiny_f5
 
 CUDA = torch.device("cuda", 0)
 SIXTEEN = Sampling(nfe_steps=16)
 BOUNDS = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Relative error of a mel against float32 on the CPU. On random weights, which exaggerate; float32 is TF32-free."""
-
-
-def items(*frames: int) -> list[SampleInput]:
-    generator = torch.Generator().manual_seed(1)
-    return [
-        SampleInput(
-            torch.randn(n // 3, 100, generator=generator) * 2 - 4,
-            torch.randint(VOCAB_SIZE, (n // 5,), generator=generator),
-            n,
-            seed,
-        )
-        for seed, n in enumerate(frames)
-    ]
-
 
 LENGTHS = (300, 211, 257, 140, 299, 180, 222, 263)
 
@@ -62,8 +48,8 @@ def sampler(dit: Any, dtype: torch.dtype, path: Any = "sdpa") -> Sampler:
 @pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
 def test_precisions_stay_near_float32_on_the_cpu(dit: Any, dtype: torch.dtype) -> None:
     """The same seed on the GPU is the CPU's mel within the bound of the precision; `make test-gpu` prints the error."""
-    exact = Sampler(Transformer(dit, attention("sdpa"))).sample(items(220), SIXTEEN)[0]
-    found = error(sampler(dit, dtype).sample(items(220), SIXTEEN)[0], exact)
+    exact = Sampler(Transformer(dit, attention("sdpa"))).sample(sample_inputs(220), SIXTEEN)[0]
+    found = error(sampler(dit, dtype).sample(sample_inputs(220), SIXTEEN)[0], exact)
     print(f"{torch.cuda.get_device_name()}, {dtype}: relative error {found:.2g}")
     assert found <= BOUNDS[dtype]
 
@@ -78,7 +64,7 @@ def test_agrees_with_upstream_on_the_gpu(dit: Any, dtype: torch.dtype, path: Any
     if path == "flash_attn" and (choice := choose_attention("auto", CUDA, dtype)).path != path:
         pytest.skip(choice.reason)
 
-    theirs, (one,) = CFM(transformer=on_gpu(dit, torch.float32)), items(220)
+    theirs, (one,) = CFM(transformer=on_gpu(dit, torch.float32)), sample_inputs(220)
     expected, _ = theirs.sample(
         one.reference[None].to(CUDA), one.token_ids[None].to(CUDA), 220, steps=16, cfg_strength=2.0,
         sway_sampling_coef=-1.0, seed=one.seed,
@@ -96,8 +82,8 @@ def test_agrees_with_upstream_on_the_gpu(dit: Any, dtype: torch.dtype, path: Any
 def test_a_batch_changes_only_rounding(dit: Any, dtype: torch.dtype, limit: float) -> None:
     """Alone and among eight of mixed lengths, in every precision that is served."""
     ours = sampler(dit, dtype)
-    alone = [ours.sample([one], SIXTEEN)[0] for one in items(*LENGTHS)]
-    for found, expected in zip(ours.sample(items(*LENGTHS), SIXTEEN), alone, strict=True):
+    alone = [ours.sample([one], SIXTEEN)[0] for one in sample_inputs(*LENGTHS)]
+    for found, expected in zip(ours.sample(sample_inputs(*LENGTHS), SIXTEEN), alone, strict=True):
         assert error(found, expected) <= limit
 
 
@@ -108,7 +94,9 @@ def test_flash_attn_agrees_with_sdpa(dit: Any, dtype: torch.dtype) -> None:
     if (choice := choose_attention("auto", CUDA, dtype)).path != "flash_attn":
         pytest.skip(choice.reason)
     for frames in ((220,), (220, 220), LENGTHS):
-        sdpa, flash = (sampler(dit, dtype, path).sample(items(*frames), SIXTEEN) for path in ("sdpa", "flash_attn"))
+        sdpa, flash = (
+            sampler(dit, dtype, path).sample(sample_inputs(*frames), SIXTEEN) for path in ("sdpa", "flash_attn")
+        )
         for found, expected in zip(flash, sdpa, strict=True):
             assert error(found, expected) <= BOUNDS[dtype]
 
@@ -125,7 +113,7 @@ def test_graphs_agree_with_eager(dit: Any, dtype: torch.dtype, path: Any, monkey
     replayed, eager = Sampler(transformer, graphs), Sampler(transformer)
     for frames in ((220,), LENGTHS[:2], LENGTHS, (500, 140), (140, 500), (500, *LENGTHS[1:]), LENGTHS):
         for sampling in (SIXTEEN, Sampling(7, 3.0, 0.0)):
-            found, expected = (one.sample(items(*frames), sampling) for one in (replayed, eager))
+            found, expected = (one.sample(sample_inputs(*frames), sampling) for one in (replayed, eager))
             assert max(map(error, found, expected)) <= BOUNDS[dtype] / 4
 
 

@@ -1,14 +1,12 @@
 """URLs that strangers name, read by the real client: hostile ones, redirects, too much, too slow. Loopback only."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from serve_app.errors import InvalidUrl, PayloadTooLarge
 from serve_app.fetching import UrlFetcher
+from tests.support.http_servers import LoopbackServer, QuietHandler
 
 FIELD = "input.voice_file_url"
 OPEN = UrlFetcher(seconds=20, allowed_addresses=("127.0.0.1/32",))
@@ -43,25 +41,18 @@ HOSTILE = [
 ]
 
 
-class Site(ThreadingHTTPServer):
+class Site(LoopbackServer):
     """Answers by path; `seen` are the paths that were asked for."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.seen: list[str] = []
-        self.over = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Site
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  (a name that http.server looks for)
         self.server.seen.append(self.path)
         if self.path.startswith("/to/"):
             self.send_response(302)
@@ -90,23 +81,11 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # the reader had enough
-            super().handle()
-
 
 @pytest.fixture
 def site() -> Iterator[Site]:
     with Site() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
         yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("url", HOSTILE)

@@ -10,15 +10,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
 import yaml
 
 from env_setup.wheels import sha256_of
+from tests.support.http_servers import serving_files
 from tests.support.running import ROOT, RunningService, environment, free_port, running, until
 from tests.support.sentences import SENTENCES
 from tests.support.stand_in_wheel import write_wheel
@@ -174,18 +173,8 @@ def deploy(folder: Path) -> Iterator[tuple[Deploy, str]]:
 @pytest.fixture(scope="module")
 def web(folder: Path, wheel: str) -> Iterator[str]:
     """The wheel on a web server."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/{Path(wheel.partition('#')[0]).name}"
-        server.shutdown()
+    with serving_files(folder) as url:
+        yield f"{url}/{Path(wheel.partition('#')[0]).name}"
 
 
 CASES = {
@@ -214,7 +203,7 @@ def test_a_wheel_that_cannot_be_installed_fails_f5_alone(deploy, folder: Path, w
     told = run(tiny_settings(folder / "f5", environment="ray", num_gpus=gpus), FLASH_ATTN_WHEEL=value)
     status, message = told["f5"]
     assert status == "DEPLOY_FAILED"
-    assert [word for word in words if word not in message] == []
+    assert [word for word in words if word not in message] == [], message
     assert {name: told[name][0] for name in ("preview", "Ingress", "Jobs")} == dict.fromkeys(
         ("preview", "Ingress", "Jobs"), "HEALTHY"
     )

@@ -5,11 +5,9 @@ import hashlib
 import hmac
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from serve_app.errors import WebhookFailed
 from serve_app.webhooks import WebhookSender
+from tests.support.http_servers import LoopbackServer, QuietHandler
 
 SECRET = bytes(range(32))
 LOOPBACK = ("127.0.0.0/8",)
@@ -48,20 +47,13 @@ OURS = [
 ]
 
 
-class Receiver(ThreadingHTTPServer):
+class Receiver(LoopbackServer):
     """Answers by path; `seen` are the messages, `connections` counts also those that sent none."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
         self.connections = 0
-        self.over = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def get_request(self) -> Any:
         taken = super().get_request()
@@ -72,10 +64,10 @@ class Receiver(ThreadingHTTPServer):
         pass  # a client that breaks off is what some tests are about
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Receiver
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  (a name that http.server looks for)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
         match self.path.partition("?")[0].split("/"):
@@ -98,23 +90,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/200")
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # the sender had enough
-            super().handle()
-
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
         yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
 
 
 def send(sender: WebhookSender, url: str) -> None:

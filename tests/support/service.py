@@ -1,7 +1,7 @@
 """The whole service in one process: a memory store, fake engines, the real everything else. No Ray, no sockets."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -54,8 +54,8 @@ class LocalRunners:
         self.runner = runner
         self.told = told
 
-    async def start(self, ref: JobRef) -> None:
-        if self.told:
+    async def start(self, refs: Sequence[JobRef]) -> None:
+        for ref in refs if self.told else ():
             await self.runner.start(ref)
 
     async def run(self, ref: JobRef) -> None:

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from serve_app.engine.load import F5Weights, import_f5_tts
+from serve_app.engine.sampler import SampleInput
 
-__all__ = ["ARCHITECTURE", "SMALL", "random_dit", "tiny_settings", "write_tiny_f5"]
+__all__ = ["ARCHITECTURE", "SMALL", "random_dit", "sample_inputs", "tiny_settings", "write_tiny_f5"]
 
 VOCAB_SIZE = 2545
 """Entries of the vocabulary in the f5-tts wheel, which the tiny model uses."""
@@ -123,6 +124,20 @@ def random_dit(architecture: dict[str, Any], vocab_size: int = VOCAB_SIZE, std: 
             nn.init.normal_(parameter, std=std)
     dit.input_embed.proj.weight.data[:, -architecture["text_dim"] :] *= 10  # else the text is hardly heard
     return dit.eval().requires_grad_(False)
+
+
+def sample_inputs(*frames: int) -> list[SampleInput]:
+    """One of so many frames each, a third of them reference; every call gives the same."""
+    generator = torch.Generator().manual_seed(1)
+    return [
+        SampleInput(
+            torch.randn(n // 3, N_MELS, generator=generator) * 2 - 4,
+            torch.randint(VOCAB_SIZE, (n // 5,), generator=generator),
+            n,
+            seed,
+        )
+        for seed, n in enumerate(frames)
+    ]
 
 
 def _random_vocoder(config: Path) -> Any:

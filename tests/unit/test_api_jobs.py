@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.audio import decode
 from serve_app.engine.fake import FakeEngine
-from tests.support.jobs import Clock
+from tests.support.jobs import Clock, until
 from tests.support.service import LocalService
 from tests.unit.test_api_openai import upload
 
@@ -135,6 +135,7 @@ async def test_a_retried_job_is_spoken_at_once_where_there_is_room(clock):
         clock.now += 60
     service.engine._fail_on = frozenset()
     await service.client.post(f"/v1/jobs/{job_id}/retry")
+    await until(lambda: service.runner._tasks)
     (task,) = service.runner._tasks.values()
     await task
     assert (await get(service, job_id))["state"] == "completed"

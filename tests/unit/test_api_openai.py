@@ -7,9 +7,10 @@ import wave
 import pytest
 
 from serve_app.api.services import PartStatus
-from serve_app.audio import decode, encode
+from serve_app.audio import decode
 from serve_app.settings import LimitSettings
 from tests.support.service import LocalService
+from tests.support.uploads import upload
 
 SPEECH = "/v1/audio/speech"
 
@@ -17,18 +18,6 @@ SPEECH = "/v1/audio/speech"
 @pytest.fixture
 def service() -> LocalService:
     return LocalService()
-
-
-def sample(seconds: float = 1.0) -> bytes:
-    import numpy as np
-
-    time_s = np.arange(int(24_000 * seconds)) / 24_000
-    return encode((0.3 * np.sin(2 * np.pi * 200 * time_s)).astype(np.float32), "wav")
-
-
-async def upload(service: LocalService, name: str = "anna", **form: str):
-    data = {"name": name, "ref_text": "Hello there."} | form
-    return await service.client.post("/v1/audio/voices", data=data, files={"audio_sample": ("a.wav", sample())})
 
 
 @pytest.mark.parametrize(

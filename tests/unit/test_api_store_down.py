@@ -38,7 +38,7 @@ CALLS: dict[str, tuple[str, dict, dict]] = {
     "native with a key": ("/v1/jobs", {"input": TEXT}, {"Idempotency-Key": "k"}),
     "a call": ("/run", {"input": {"endpoint": "list_voices"}}, {}),
 }
-PUTS = {"run": 3, "run with a key": 4, "native": 3, "native with a key": 4, "a call": 2}
+PUTS = {"run": 3, "run with a key": 5, "native": 3, "native with a key": 5, "a call": 2}
 
 
 @pytest.mark.parametrize("name", CALLS)

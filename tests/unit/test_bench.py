@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.counting import CountingStore
 from bench.engine import BYTES_PER_S, FULL, ON_A_CPU, SECONDS, flops, frames_of, text_of
 from bench.load import Load
 from bench.simulated import RTF, UNIT_AUDIO_S, SimulatedEngine, text_of_units
-from bench.store_requests import SCENES, CountingStore
+from bench.store_requests import SCENES
 from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, SpeechRequest, VoiceRef
 from serve_app.engine.architecture import sizes
 from serve_app.engine.protocol import EngineInput, speak

@@ -15,10 +15,10 @@ from serve_app.domain import Sampling
 from serve_app.engine import attention as attention_module
 from serve_app.engine.attention import Layout, attention
 from serve_app.engine.linear import make_linear, pack_linears, packs
-from serve_app.engine.sampler import SampleInput, Sampler
+from serve_app.engine.sampler import Sampler
 from serve_app.engine.transformer import Transformer
 from tests.support.stand_in_wheel import FLASH_ATTN_FILES
-from tests.support.tiny_f5 import ARCHITECTURE, SMALL, VOCAB_SIZE, random_dit
+from tests.support.tiny_f5 import ARCHITECTURE, SMALL, random_dit, sample_inputs
 
 CPU = torch.device("cpu")
 
@@ -50,19 +50,6 @@ def seeded_dit(architecture: dict[str, Any], std: float = 0.2) -> Any:
         return random_dit(architecture, std=std)
 
 
-def items(*frames: int) -> list[SampleInput]:
-    generator = torch.Generator().manual_seed(1)
-    return [
-        SampleInput(
-            torch.randn(n // 3, 100, generator=generator) * 2 - 4,
-            torch.randint(VOCAB_SIZE, (n // 5,), generator=generator),
-            n,
-            seed,
-        )
-        for seed, n in enumerate(frames)
-    ]
-
-
 @pytest.mark.usefixtures("flash_attn")
 @pytest.mark.parametrize("frames", [(120,), (120, 120), (120, 61, 97)], ids=["one", "equal", "padded"])
 @pytest.mark.parametrize("cfg_strength", [0.0, 2.0])
@@ -70,7 +57,8 @@ def test_the_attention_paths_agree(frames: tuple[int, ...], cfg_strength: float)
     """flash_attn's variable lengths and torch's mask give the same mel; its kernels themselves are for tests/gpu."""
     dit, sampling = seeded_dit(ARCHITECTURE), Sampling(7, cfg_strength)
     sdpa, flash = (
-        Sampler(Transformer(dit, attention(path))).sample(items(*frames), sampling) for path in ("sdpa", "flash_attn")
+        Sampler(Transformer(dit, attention(path))).sample(sample_inputs(*frames), sampling)
+        for path in ("sdpa", "flash_attn")
     )
     for found, expected in zip(flash, sdpa, strict=True):
         assert error(found, expected) <= 1e-5
@@ -80,7 +68,7 @@ def test_no_number_in_padding_is_heard() -> None:
     """Not even infinity or NaN, which half precision may overflow to there."""
     transformer = Transformer(seeded_dit(ARCHITECTURE), attention("sdpa"))
     velocity, sampler = transformer.velocity, Sampler(transformer)
-    expected = sampler.sample(items(120, 61, 97), Sampling(7))
+    expected = sampler.sample(sample_inputs(120, 61, 97), Sampling(7))
 
     def overflowing(mel: Tensor, context: Tensor, layout: Layout, modulations: Tensor) -> Tensor:
         assert layout.valid is not None
@@ -88,7 +76,7 @@ def test_no_number_in_padding_is_heard() -> None:
         return found.masked_fill(~layout.valid[:, :, None], float("inf"))
 
     transformer.velocity = overflowing  # type: ignore[method-assign]
-    for found, clean in zip(sampler.sample(items(120, 61, 97), Sampling(7)), expected, strict=True):
+    for found, clean in zip(sampler.sample(sample_inputs(120, 61, 97), Sampling(7)), expected, strict=True):
         assert torch.equal(found, clean)
 
 
@@ -138,7 +126,7 @@ def test_threads_change_no_bit(dtype: torch.dtype) -> None:
     mels = []
     for number in (1, 2):
         with threads(number):
-            mels.append(Sampler(transformer).sample(items(160), Sampling(nfe_steps=4))[0])
+            mels.append(Sampler(transformer).sample(sample_inputs(160), Sampling(nfe_steps=4))[0])
     assert torch.equal(*mels)
 
 
@@ -151,7 +139,7 @@ def test_half_precision_stays_near(dtype: torch.dtype, limit: float) -> None:
     dit.to(dtype).time_embed.float()
     dit.rotary_embed.inv_freq = inv_freq
     half = Sampler(Transformer(dit, attention("sdpa")))
-    (expected,), (found,) = (sampler.sample(items(600), Sampling(nfe_steps=32)) for sampler in (exact, half))
+    (expected,), (found,) = (sampler.sample(sample_inputs(600), Sampling(nfe_steps=32)) for sampler in (exact, half))
     assert found.dtype == torch.float32
     assert error(found, expected) < limit
 

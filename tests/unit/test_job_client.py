@@ -7,7 +7,7 @@ import pytest
 from serve_app.errors import JobNotFound, Unavailable
 from serve_app.job_client import JobClient, job_ref
 from serve_app.storage import MemoryStore
-from tests.support.jobs import JOB_ID, REF, Clock, job_outcome, job_request, job_store
+from tests.support.jobs import JOB_ID, REF, Clock, job_outcome, job_request, job_store, until
 
 
 class Runners:
@@ -17,24 +17,17 @@ class Runners:
         self.store, self.error, self.ends = store, error, ends
         self.told: list[str] = []
 
-    async def start(self, ref) -> None:
-        self.told.append(ref.job_id)
+    async def start(self, refs) -> None:
+        self.told += [ref.job_id for ref in refs]
         if self.error:
             raise self.error
 
     async def run(self, ref) -> None:
-        await self.start(ref)
+        await self.start([ref])
         if self.ends:
             job_store(self.store).finish(job_outcome("completed"))
         else:
             await asyncio.Event().wait()
-
-
-class Silent:
-    """A handle whose deployment has no replica: it waits for one."""
-
-    async def start(self, ref) -> None:
-        await asyncio.Event().wait()
 
 
 def client_of(store: MemoryStore, runners, **changes) -> JobClient:
@@ -49,47 +42,41 @@ def store() -> MemoryStore:
 async def test_submit_makes_the_job_durable_before_anybody_is_told(store):
     """The 202's promise rests on the store alone."""
     runners = Runners(store)
-    ref = await client_of(store, runners).submit(job_request())
+    ref = (await client_of(store, runners).submit(job_request())).ref
     assert (ref, job_store(store).status(ref).state, runners.told) == (REF, "queued", [])
 
 
 async def test_a_runner_that_cannot_be_told_costs_nothing(store):
-    """start() swallows no job: the marker stays for a sweep."""
-    client = client_of(store, Runners(store, Unavailable("gone")))
-    ref = await client.submit(job_request())
-    await client.start(ref)
-    assert [marker.ref for marker in job_store(store).pending("a", limit=10)] == [REF]
+    """tell() swallows no job: the marker stays for a sweep."""
+    runners = Runners(store, Unavailable("gone"))
+    client = client_of(store, runners)
+    ref = (await client.submit(job_request())).ref
+    client.tell(ref)
+    await until(lambda: runners.told)
+    assert [marker.ref for marker in job_store(store).markers.oldest("a", limit=10)] == [REF]
 
 
 async def test_run_answers_with_the_end(store):
     """A synchronous call gets the outcome."""
     client = client_of(store, Runners(store))
-    status = await client.run(await client.submit(job_request()), timeout_s=60)
+    status = await client.run((await client.submit(job_request())).ref, timeout_s=60)
     assert status.state == "completed"
 
 
 async def test_run_answers_with_the_state_when_the_wait_is_over(store):
     """What does not end in time goes on; the caller is told where it stands."""
     client = client_of(store, Runners(store, ends=False))
-    status = await client.run(await client.submit(job_request()), timeout_s=0.01)
+    status = await client.run((await client.submit(job_request())).ref, timeout_s=0.01)
     assert status.state == "queued"
 
 
 async def test_run_outlives_the_runner_that_had_the_job(store):
     """When the runner is lost, the store is asked until another one has ended the job."""
     client = client_of(store, Runners(store, Unavailable("replica died")))
-    ref = await client.submit(job_request())
+    ref = (await client.submit(job_request())).ref
     waiting = asyncio.create_task(client.run(ref, timeout_s=60))
     await asyncio.to_thread(job_store(store).finish, job_outcome("completed", run=2))
     assert (await waiting).state == "completed"
-
-
-async def test_a_runner_that_never_answers_does_not_hold_the_client(store):
-    """The job is durable: its client gets an answer although no Jobs replica does."""
-    client = client_of(store, Silent(), tell_s=0.01)
-    ref = await client.submit(job_request())
-    await client.start(ref)
-    assert [marker.ref for marker in job_store(store).pending("a", limit=10)] == [REF]
 
 
 @pytest.mark.parametrize("job_id", ["", "x", "../../etc/passwd", JOB_ID.upper(), JOB_ID + "/", "a" * 5000])

@@ -117,7 +117,7 @@ async def test_a_store_that_stays_away_leaves_the_job_pending(store, monkeypatch
     monkeypatch.setattr(store, "put", broken)
     await r.start(ref)
     assert await finish(store, r, ref) == "queued"
-    assert [marker.ref for marker in job_store(store).pending("a", limit=10)] == [REF]
+    assert [marker.ref for marker in job_store(store).markers.oldest("a", limit=10)] == [REF]
 
 
 @pytest.mark.parametrize("passing", [Overloaded("full"), Unavailable("restarting"), StorageUnreachable("no answer")])

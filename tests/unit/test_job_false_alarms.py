@@ -76,7 +76,7 @@ async def test_a_ttl_ends_a_job_though_no_replica_has_room(store):
     for _ in range(12):
         await r.sweep()
     assert job_store(store, clock).standing(waits).outcome == "expired"
-    assert waits not in {marker.ref for marker in job_store(store, clock).pending("b", limit=10)}
+    assert waits not in {marker.ref for marker in job_store(store, clock).markers.oldest("b", limit=10)}
     busy.gate.set()
     await r.close(drain_s=60)
 
@@ -89,7 +89,7 @@ async def test_an_end_that_nobody_settled_before_its_retention_was_over_is_remov
     jobs.finish(jobs.ended(jobs.status(ref), "cancelled", None))  # and whoever wrote that died
     clock.now = 10_000.0
     await runner(store, Speak(), clock).sweep()
-    assert jobs.pending("a", limit=10) == []
+    assert jobs.markers.oldest("a", limit=10) == []
     for shard in keys.SHARDS:
         Collector(store, clock.wall).collect(shard)
     assert (jobs.standing(ref).gone, jobs.standing(ref).exists) == (True, False)

@@ -181,7 +181,7 @@ async def test_a_marker_of_a_job_that_ended_holds_up_nobody(store):
     for _ in range(6):
         await b.sweep()
     assert third in b._tasks
-    assert done.job_id not in [marker.ref.job_id for marker in job_store(store).pending("a", limit=10)]
+    assert done.job_id not in [marker.ref.job_id for marker in job_store(store).markers.oldest("a", limit=10)]
     speak.gate.set()
     await swept(b)
 

@@ -1,17 +1,14 @@
 """Whose turn it is, what a replica looks at, and where a job stands in the queue."""
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app import keys
-from serve_app.job_queue import VIEW_AGE_S, JobQueue, QueueView, chosen, fair_order
+from serve_app.job_queue import JobQueue, chosen, fair_order
 from serve_app.jobs import JobRef, Marker, marker_of
 from serve_app.storage import MemoryStore
-from tests.support.interleaving import Hooked
-from tests.support.jobs import Clock, job_id_of, job_request, job_store, submit
+from tests.support.jobs import job_id_of, job_request, job_store, submit
 
 
 def marker(number: int, tenant: str = "t", accepted_ms: int | None = None, low: bool = False) -> Marker:
@@ -80,8 +77,8 @@ def test_a_queue_is_what_the_last_look_at_each_shard_saw():
     queue = JobQueue(jobs, "a")
     queue.look("ab")
     assert ({each.ref for each in queue}, len(queue), queue.audio_s) == (set(refs), 3, 14.0)
-    jobs.clear_marker(marker_of(job_request(0x2A, audio_s=10.0)))
-    jobs.clear_marker(marker_of(job_request(0x1B, audio_s=1.0)))
+    jobs.markers.remove(marker_of(job_request(0x2A, audio_s=10.0)))
+    jobs.markers.remove(marker_of(job_request(0x1B, audio_s=1.0)))
     queue.look("a")
     assert {each.ref for each in queue} == {refs[0], refs[2]}
     queue.discard(refs[0])
@@ -98,39 +95,3 @@ def test_all_replicas_choose_the_same_one_and_choices_are_even():
     assert all(60 < [*before.values()].count(name) < 140 for name in names)
     after = {ref: chosen(ref, ["a", "b", "c"]) for ref in refs}
     assert all(after[ref] == name for ref, name in before.items() if name != "d")
-
-
-async def test_a_position_counts_all_that_are_before_it():
-    """Older ones of any tenant and shard, low priority behind all others; the first is 1."""
-    store = MemoryStore()
-    requests = [
-        job_request(0x1A, accepted_at=1.0),
-        job_request(0x2B, "acme", accepted_at=2.0),
-        job_request(0x3A, accepted_at=3.0),
-        job_request(0x4A, accepted_at=0.5, low_priority=True),
-    ]
-    for request in requests:
-        job_store(store).submit(request)
-    view = QueueView(job_store(store), Clock())
-    assert [await view.position(marker_of(request)) for request in requests] == [1, 2, 3, 4]
-
-
-async def test_a_view_is_shared_and_a_second_old_at_most():
-    """A thousand who ask within a second cost one look; after it the next one has it renewed behind his back."""
-    store, clock, listed = MemoryStore(), Clock(), []
-    first, second = (job_request(number, accepted_at=float(number)) for number in (1, 2))
-    for request in (first, second):
-        job_store(store).submit(request)
-    view = QueueView(job_store(Hooked(store, lambda operation, key: listed.append(key))), clock)
-    clock.now = VIEW_AGE_S
-    assert await asyncio.gather(*(view.position(marker_of(second)) for _ in range(50))) == [2] * 50
-    assert len(listed) == 16
-    job_store(store).clear_marker(marker_of(first))
-    clock.now += VIEW_AGE_S - 0.01
-    assert await view.position(marker_of(second)) == 2
-    clock.now += 0.01
-    assert await view.position(marker_of(second)) == 2  # it does not wait for the new look
-    while view._looking is not None:
-        await asyncio.sleep(0)
-    assert await view.position(marker_of(second)) == 1
-    assert len(listed) == 32

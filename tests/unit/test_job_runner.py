@@ -11,6 +11,7 @@ from serve_app.heartbeats import Liveness
 from serve_app.jobs import marker_of
 from serve_app.speech import Progress
 from serve_app.storage import MemoryStore
+from tests.support.interleaving import Hooked
 from tests.support.jobs import Clock, Speak, finish, job_request, job_store, kill, runner, submit, until
 
 
@@ -53,7 +54,7 @@ async def test_an_ended_job_is_not_spoken_again(store):
     await r.sweep()
     await r.wait(ref)
     assert len(speak.requests) == 1
-    assert job_store(store).pending("a", limit=10) == []
+    assert job_store(store).markers.oldest("a", limit=10) == []
 
 
 async def test_a_dead_replicas_job_is_taken_over_after_its_heartbeat_stopped(store):
@@ -220,7 +221,7 @@ async def test_a_marker_without_a_job_is_removed(store):
     await r.sweep()
     await r.sweep()
     assert await finish(store, r, ref) == "completed"
-    assert job_store(store).pending("0", limit=10) == []
+    assert job_store(store).markers.oldest("0", limit=10) == []
 
 
 def test_liveness_judges_by_change_on_its_own_clock():
@@ -235,3 +236,33 @@ def test_liveness_judges_by_change_on_its_own_clock():
     clock.now = 9.0
     assert liveness.is_dead("a", "2")
     assert not liveness.is_dead("never seen", None)
+
+
+async def settled() -> None:
+    """Let the others do all that they can do now."""
+    for _ in range(50):
+        await asyncio.sleep(0.001)
+
+
+async def test_a_full_replica_that_is_told_of_jobs_asks_the_store_nothing(store):
+    """However many: they are looked for once, when there is room."""
+    looks: list[str] = []
+    speak = Speak()
+    speak.gate.clear()
+    hooked = Hooked(store, lambda operation, key: looks.append(key) if key.startswith("pending/") else None)
+    r = runner(hooked, speak, max_running_jobs=1, sweep_s=3600.0, heartbeat_s=3600.0, watch_s=3600.0)
+    await r.sweep()
+    serving = asyncio.create_task(r.serve())  # its clock makes it sweep no more
+    first, others = submit(store, 0xA), [submit(store, number) for number in (0x1B, 0x2B, 0x3B)]
+    await r.start(first)
+    await until(lambda: speak.requests)
+    looks.clear()
+    for ref in others:
+        assert not await r.start(ref)
+    await settled()
+    assert [key for key in looks if key == "pending/b/"] == []
+    speak.gate.set()
+    await until(lambda: job_store(store).status(others[-1]).outcome is not None)
+    serving.cancel()
+    assert [key for key in looks if key == "pending/b/"] == ["pending/b/"]
+    assert [request.job_id for request in speak.requests] == [ref.job_id for ref in [first, *others]]

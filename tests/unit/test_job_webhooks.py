@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
+from serve_app import job_webhooks
 from serve_app.errors import WebhookFailed
 from serve_app.job_webhooks import Webhooks, WebhookSettings
 from serve_app.jobs import JobRef, JobStatus, JobStore, Letter, Outbox
@@ -66,7 +68,7 @@ async def test_the_end_of_a_job_is_sent_once(store):
     for _ in range(2):
         await sent(webhooks(store, sender))
     assert sender.sent == [(URL, {"id": ref.job_id, "state": "completed"}, f"{ref.job_id}-0")]
-    assert Outbox(store).letters(limit=10) == []
+    assert Outbox(store).page(limit=10)[0] == []
 
 
 async def test_a_job_without_a_webhook_sends_none(store):
@@ -74,7 +76,7 @@ async def test_a_job_without_a_webhook_sends_none(store):
     ref, r = submit(store), runner(store, Speak())
     await r.start(ref)
     await r.wait(ref)
-    assert Outbox(store).letters(limit=10) == []
+    assert Outbox(store).page(limit=10)[0] == []
 
 
 async def test_a_receiver_that_fails_is_tried_three_times_ten_seconds_apart(store):
@@ -102,7 +104,7 @@ async def test_another_replicas_letter_is_left_to_it(store):
     """Only the one that is chosen sends; the entry stays for it."""
     ref, sender = await ended(store), Sender()
     await sent(webhooks(store, sender), mine=False)
-    assert (sender.tries, Outbox(store).letters(limit=10)) == (0, [Letter(ref, 0)])
+    assert (sender.tries, Outbox(store).page(limit=10)[0]) == (0, [Letter(ref, 0)])
 
 
 async def test_a_cancelled_job_is_told_too(store):
@@ -128,7 +130,7 @@ async def test_a_letter_without_a_job_is_removed(store):
     Outbox(store).put(Letter(JobRef(tenant="default", job_id="01939f00-0000-7000-8000-00000000000a"), 0))
     sender = Sender()
     await sent(webhooks(store, sender))
-    assert (sender.tries, Outbox(store).letters(limit=10)) == (0, [])
+    assert (sender.tries, Outbox(store).page(limit=10)[0]) == (0, [])
 
 
 async def test_the_end_of_a_retry_is_told_though_the_first_end_is_still_being_sent(store):
@@ -142,3 +144,104 @@ async def test_the_end_of_a_retry_is_told_though_the_first_end_is_still_being_se
     jobs.notified(first.outcome, sent=True, attempts=1)
     await sent(webhooks(store, sender))
     assert [(body["state"], message_id) for _, body, message_id in sender.sent] == [("cancelled", f"{ref.job_id}-1")]
+
+
+class Dead:
+    """A sender whose host `dead.example` never answers, and says who is inside."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.most = 0
+        self.inside: list[str] = []
+        self.sent: list[str] = []
+        self.lock = threading.Lock()
+
+    def send(self, url: str, body: bytes, *, message_id: str, timestamp: int) -> None:
+        if "dead.example" in url:
+            with self.lock:
+                self.inside.append(message_id)
+                self.most = max(self.most, len(self.inside))
+            self.release.wait(30)
+            with self.lock:
+                self.inside.remove(message_id)
+            raise WebhookFailed("gave no answer")
+        self.sent.append(message_id)
+
+
+async def test_a_host_that_does_not_answer_holds_up_nobody_else(store):
+    """It has two of the places, whatever is to be sent to it; what is to be sent to others goes at once."""
+    for number in range(0x10, 0x10 + 20):
+        await ended(store, number)
+    dead, sender = [], Dead()
+    for number in range(0x50, 0x50 + 60):
+        ref = submit(store, number, webhook="https://dead.example/hook")
+        JobStore(store, wall_clock=lambda: 200.0).cancel(ref)
+        dead.append(ref)
+    hooks = webhooks(store, sender)
+    try:
+        await hooks.sweep(lambda ref: True)
+        async with asyncio.timeout(20):
+            while len(sender.sent) < 20:
+                await asyncio.sleep(0.01)
+        assert sender.most <= 2
+        for _ in range(100):  # those for which there is no room to wait are left for a while
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        assert len(hooks._sending) == job_webhooks.WAITING_FOR_ONE_HOST
+    finally:
+        sender.release.set()
+        await hooks.close()
+
+
+async def test_no_place_is_held_between_two_tries(store):
+    """More receivers that fail than there are places, all waiting for their next try: another is sent to at once."""
+    waiting = asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        await waiting.wait()
+
+    for number in range(0x10, 0x10 + job_webhooks.AT_ONCE + 3):
+        ref = submit(store, number, webhook=f"https://host-{number}.example/hook")
+        JobStore(store, wall_clock=lambda: 200.0).cancel(ref)
+    failing = Sender(failures=99)
+    hooks = webhooks(store, failing)
+    hooks._sleep = pause
+    await hooks.sweep(lambda ref: True)
+    async with asyncio.timeout(20):
+        while failing.tries < job_webhooks.AT_ONCE + 3:
+            await asyncio.sleep(0.01)
+    failing.failures = 0
+    ref = await ended(store, 0xA)
+    await hooks.sweep(lambda ref: True)
+    async with asyncio.timeout(20):
+        while not failing.sent:
+            await asyncio.sleep(0.01)
+    assert [message_id for _, _, message_id in failing.sent] == [f"{ref.job_id}-0"]
+    await hooks.close()
+
+
+async def test_pages_of_others_webhooks_hide_none(store, monkeypatch):
+    """What is not this replica's to send lies before what is."""
+    monkeypatch.setattr(job_webhooks, "PAGE", 2)
+    monkeypatch.setattr(job_webhooks, "PAGES", 2)
+    for number in range(0x10, 0xC0, 0x10):
+        await ended(store, number)
+    mine = await ended(store, 0x1F)
+    sender = Sender()
+    hooks = webhooks(store, sender)
+    for _ in range(4):
+        await hooks.sweep(lambda ref: ref == mine)
+        await asyncio.gather(*hooks._sending.values())
+    assert [message_id for _, _, message_id in sender.sent] == [f"{mine.job_id}-0"]
+
+
+async def test_a_webhook_that_an_older_version_left_is_sent(store):
+    """Its entry has no shard; it is sent once and goes, though settling wrote one of today beside it."""
+    ref, sender = await ended(store), Sender()
+    older = Letter(ref, 0, sharded=False)
+    Outbox(store).put(older)
+    assert older.key == f"webhooks/{ref.job_id}.default.0"
+    assert Letter(ref, 0).key == f"webhooks/a/{ref.job_id}.default.0"
+    for _ in range(2):
+        await sent(webhooks(store, sender))
+    assert (len(sender.sent), Outbox(store).page(limit=10)) == (1, ([], None))

@@ -2,16 +2,19 @@
 
 import contextlib
 import hashlib
+import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from serve_app import keys
+from serve_app.domain import Speech
 from serve_app.errors import JobExpired, JobNotFound, ObjectNotFound
-from serve_app.jobs import Collector, JobLists, JobRef, Results
+from serve_app.jobs import Collector, JobLists, JobRef, Results, results
 from serve_app.jobs.collector import GRACE_S, TOMBSTONE_S
 from serve_app.storage import MemoryStore
-from tests.support.interleaving import Crash, Crashing, contents, interleavings
+from tests.support.interleaving import Crash, Crashing, contents
 from tests.support.jobs import Clock, job_id_of, job_request, job_store, speak_now, submit
 
 KEPT_S = 10 * 86_400.0
@@ -79,6 +82,16 @@ def test_a_job_goes_when_its_time_is_over_and_not_before(store, clock):
     assert contents(store) == HOUSEHOLD
     with pytest.raises(JobNotFound):
         job_store(store, clock).status(ref)
+
+
+@pytest.mark.parametrize("left", ["open", "begun"])
+def test_a_list_entry_that_a_crash_left_goes_with_the_job(store, clock, left):
+    """It would be listed as one that waits, for ever."""
+    spoken(store, clock)
+    JobLists(store).put(job_request(), left)
+    clock.now = KEPT_S + 0.01
+    collect(store, clock)
+    assert [key for key in ours(store) if key.startswith("lists/")] == []
 
 
 def test_what_a_client_shortened_goes_sooner(store, clock):
@@ -189,7 +202,7 @@ def test_kept_answers_of_calls_go_too(store, clock):
 
 
 def test_one_broken_record_keeps_no_other(store, clock):
-    """It is logged and left; the job behind it in the same shard goes."""
+    """It is logged and put off; the job behind it in the same shard goes."""
     broken = spoken(store, clock, 0x1A)
     store.put(f"jobs/a/{broken.job_id}/request.v1.json", b"{", content_type="application/json")
     ref = spoken(store, clock, 0x2A, b"another")
@@ -232,25 +245,69 @@ def test_a_crash_at_any_write_is_made_good_by_the_next_look(clock):
     raise AssertionError("the collector never came to its end")
 
 
-def test_audio_that_is_found_while_it_is_removed_stays(clock):
-    """In every order: a job that names it as it goes has it in the end, or was told that it is not there."""
+def test_unreadable_entries_block_no_shard(store, clock):
+    """More of them than a look takes, all due before the others: they are put off, and looked at again."""
+    for number in range(0x10, 0x80, 0x10):
+        broken = spoken(store, clock, number, b"%d" % number)
+        store.put(keys.job("default", broken.job_id, "request.v1.json"), b"{", content_type="application/json")
+    ref = spoken(store, clock, 0xF0, b"another", retention_s=KEPT_S + 0.5)
+    store.put("expiry/0/!not one of ours", b"", content_type="text/plain")
+    clock.now = KEPT_S + 1
+    collector = Collector(store, clock.wall)
+    for _ in range(4):
+        collector.collect("0", limit=3)
+    assert job_store(store).standing(ref).gone
+    assert len([key for key in contents(store) if key.startswith("expiry/0/0")]) == 8  # seven, and the tombstone's
+    clock.now += GRACE_S + 1
+    assert collector.collect("0") == 7
+
+
+def test_a_tombstone_that_does_not_say_since_when_is_one_all_the_same(store, clock):
+    """It counts from its entry's time, once: it neither fails for ever nor stays for ever."""
+    ref = spoken(store, clock)
+    clock.now = KEPT_S + 1
+    collect(store, clock)
+    for body in (b"{}", b"", b"[]"):
+        store.put(keys.job("default", ref.job_id, "gone.v1.json"), body, content_type="application/json")
+        clock.now += TOMBSTONE_S
+        collect(store, clock)
+        assert job_store(store).standing(ref).gone
+    clock.now += TOMBSTONE_S + 1
+    collect(store, clock)
+    assert contents(store) == HOUSEHOLD
+
+
+@pytest.mark.parametrize("with_job", [True, False])
+def test_what_an_older_plan_spoke_is_forgotten_with_its_job(store, clock, monkeypatch, with_job):
+    """The digest under which it was kept is the job's, whatever plans are made now."""
     speech = replace(job_request().speech, model_version="test")
-    asks = job_request(0x1B, seeded=True).model_copy(update={"speech": speech})
-
-    def prepare() -> MemoryStore:
-        store = MemoryStore(now=clock.date)
+    if with_job:
         spoken(store, clock, speech=speech, seeded=True)
-        return store
+    else:
+        ref = JobRef(tenant="default", job_id=job_id_of(0x7A))
+        said = Speech(np.zeros(10, np.float32), "preview", 7, draft=False, units=1, made_by="test")
+        Results(store, clock.wall).keep(ref, speech, said, WAV, KEPT_S)
+    monkeypatch.setattr(results, "PLAN_VERSION", "another")
+    clock.now = KEPT_S + 1
+    collect(store, clock)
+    assert store.list("results/").items == []
 
-    sha256 = hashlib.sha256(WAV).hexdigest()
-    found = set()
-    for order in interleavings(
-        prepare,
-        lambda store: Results(store, clock.wall).remove(job_request().ref, sha256),
-        lambda store: Results(store, clock.wall).find(asks),
-    ):
-        assert order.results[0] is None
-        found.add(order.results[1] is not None)
-        if order.results[1] is not None:
-            assert order.store.get(KEY).body == WAV, order.steps
-    assert found == {True, False}
+
+def test_jobs_are_looked_at_side_by_side(clock):
+    """Eight at once: each look is some twenty requests, one after the other."""
+    meeting = threading.Barrier(8, timeout=30)
+
+    class Meets(MemoryStore):
+        def list(self, prefix, *, after="", limit=1000):
+            if prefix.startswith("jobs/0/") and is_collected:
+                meeting.wait()
+            return super().list(prefix, after=after, limit=limit)
+
+    is_collected: list[bool] = []
+    store = Meets(now=clock.date)
+    for number in range(0x10, 0x90, 0x10):
+        spoken(store, clock, number, b"%d" % number)
+    clock.now = KEPT_S + 1
+    is_collected.append(True)
+    assert Collector(store, clock.wall).collect("0") == 8
+    assert (meeting.broken, store.list("audio/").items) == (False, [])

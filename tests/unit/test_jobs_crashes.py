@@ -97,7 +97,7 @@ async def test_a_crash_at_any_write_of_a_retry_loses_nothing(exclusive, ended_as
         listed = {info.key.split("/")[1] for info in store.list("lists/").items}
         assert state in (ended_as, "queued")
         assert (ended_as if state == ended_as else "open") in listed
-        assert len(jobs.pending("a", limit=10)) == (state == "queued")
+        assert len(jobs.markers.oldest("a", limit=10)) == (state == "queued")
     assert not crashing.crashed  # the last was whole
 
 

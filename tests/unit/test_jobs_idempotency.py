@@ -3,12 +3,14 @@
 import pytest
 
 from serve_app.errors import IdempotencyMismatch, InvalidRequest
-from serve_app.jobs import Claim, Idempotency
+from serve_app.jobs import Claim, Collector, Idempotency, JobRequest, marker_of
 from serve_app.jobs.folders import JobFolders
+from serve_app.jobs.idempotency import MARGIN_S
+from serve_app.jobs.lists import entry_name
 from serve_app.jobs.states import GONE, REQUEST
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import contents, interleavings
-from tests.support.jobs import job_request, job_store
+from tests.support.jobs import STARTED_AT, Clock, job_request, job_store
 
 A, B = "a" * 64, "b" * 64
 DAY_S = 86_400.0
@@ -146,7 +148,7 @@ def test_two_bodies_at_once_are_never_both_accepted():
         refused = [result for result in order.results if isinstance(result, IdempotencyMismatch)]
         assert len(accepted) + len(refused) == 2
         assert len(accepted) < 2, order.steps
-        assert accepted or contents(order.store) == {}
+        assert accepted or contents(order.store, without=("expiry/",)) == {}
         counts.add(len(accepted))
     assert counts == {0, 1}
 
@@ -169,3 +171,79 @@ def test_a_body_that_was_accepted_stays_the_keys_although_another_was_left_besid
     assert keyed.claim("default", "k", A).known
     with pytest.raises(IdempotencyMismatch):
         keyed.claim("default", "k", B)
+
+
+def keyed_request(accepted_at: float, now: float = NOON, store: MemoryStore | None = None) -> JobRequest:
+    """One of several requests with the same key and body: each has a time of its own."""
+    ref = keys_at(store or MemoryStore(), now).look("default", "k", A).ref
+    return job_request(body_sha256=A, accepted_at=accepted_at).model_copy(update={"job_id": ref.job_id})
+
+
+def about(store: MemoryStore) -> tuple[JobRequest, list[str], list[str]]:
+    """The record of the only job, its entries in the list of those not ended, and its markers."""
+    every = contents(store)
+    (record,) = [body for key, body in every.items() if key.endswith(REQUEST)]
+    entries, markers = ([key for key in every if key.startswith(prefix)] for prefix in ("lists/open/", "pending/"))
+    return JobRequest.model_validate_json(record), entries, markers
+
+
+def test_of_two_requests_with_one_key_at_once_one_counts():
+    """In every order, on a store with conditional writes: both are told of the record that lies there, and list entry
+    and marker speak of it too."""
+    one, other = keyed_request(NOON + 0.25), keyed_request(NOON + 0.5)
+    acts = [lambda store, mine=mine: job_store(store, exclusive=True).submit(mine) for mine in (one, other)]
+    winners = set()
+    for order in interleavings(MemoryStore, *acts):
+        record, entries, markers = about(order.store)
+        winners.add(record.accepted_at)
+        assert order.results == [record, record], order.steps
+        assert [key.rsplit("/")[-1] for key in entries] == [entry_name(record)], order.steps
+        assert markers == [marker_of(record).key], order.steps
+    assert winners == {one.accepted_at, other.accepted_at}
+
+
+def test_without_conditional_writes_the_last_record_has_its_entry_and_marker():
+    """In every order: whoever wrote the record that lies there has told of it, and one who comes after it replaces
+    nothing."""
+    one, other = keyed_request(NOON + 0.25), keyed_request(NOON + 0.5)
+    acts = [lambda store, mine=mine: job_store(store).submit(mine) for mine in (one, other)]
+    told_of_one = 0
+    for order in interleavings(MemoryStore, *acts):
+        record, entries, markers = about(order.store)
+        assert record in order.results, order.steps
+        assert entry_name(record) in [key.rsplit("/")[-1] for key in entries], order.steps
+        assert marker_of(record).key in markers, order.steps
+        told_of_one += order.results == [record, record] and len(entries) == len(markers) == 1
+    assert told_of_one > 0
+    store = MemoryStore()
+    first = job_store(store).submit(one)
+    before = contents(store)
+    assert job_store(store).submit(other) == first == one
+    assert contents(store) == before
+
+
+def test_a_key_that_no_job_came_of_is_removed_when_its_window_is_over(store):
+    """Its holder died: the folder does not stay for ever, and goes when nobody can make a job of it any more."""
+    ref = keys_at(store).claim("default", "k", A).ref
+    end = 101 * DAY_S + MARGIN_S
+    Collector(store, lambda: end - 1).collect(ref.job_id[-1])
+    assert any(key.startswith("jobs/") for key in contents(store))
+    Collector(store, lambda: end + 1).collect(ref.job_id[-1])
+    assert contents(store) == {}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_job_that_came_of_a_key_is_not_removed_with_it(store, ended):
+    """Whether it runs still, or is kept for longer than its key."""
+    ref = keys_at(store).claim("default", "k", A).ref
+    clock = Clock()
+    clock.now = NOON - STARTED_AT
+    jobs = job_store(store, clock)
+    request = jobs.submit(keyed_request(NOON, store=store))
+    if ended:
+        jobs.cancel(ref)
+    before = contents(store, without=("expiry/",))
+    Collector(store, lambda: 101 * DAY_S + MARGIN_S + 1).collect(ref.job_id[-1])
+    assert contents(store, without=("expiry/",)) == before
+    clock.now += DAY_S / 2
+    assert jobs.status(ref).request == request

@@ -99,10 +99,10 @@ def test_settling_once_more_writes_no_letter_that_was_sent():
     request, jobs = job_request(webhook="https://client.example/hook"), job_store(store, clock)
     jobs.submit(request)
     outcome = speak_now(store, clock, request.ref, b"RIFF")
-    assert list(Outbox(store).letters(limit=10)) == [Letter(request.ref, 0)]
+    assert Outbox(store).page(limit=10)[0] == [Letter(request.ref, 0)]
     jobs.notified(outcome, sent=True, attempts=1)
     jobs.settle(request, outcome)
-    assert list(Outbox(store).letters(limit=10)) == []
+    assert Outbox(store).page(limit=10)[0] == []
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -132,4 +132,4 @@ async def test_a_request_that_was_spoken_before_ends_as_it_is_submitted():
         assert (await client.status(ref)).state == state
         if number == 0xA:
             speak_now(store, clock, ref, b"RIFF")
-    assert [marker.ref.job_id for marker in job_store(store).pending("b", limit=10)] == []
+    assert [marker.ref.job_id for marker in job_store(store).markers.oldest("b", limit=10)] == []

@@ -13,7 +13,7 @@ from serve_app.errors import Conflict, JobExpired, JobNotFound
 from serve_app.jobs import Collector, JobRef, JobStatus, Results
 from serve_app.jobs.collector import GRACE_S, TOMBSTONE_S
 from serve_app.storage import MemoryStore
-from tests.support.interleaving import contents
+from tests.support.interleaving import Crash, Crashing, contents
 from tests.support.jobs import Clock, job_request, job_store, speak_now
 
 HOUSEHOLD = {"voices/anna.wav": b"v", "prepared/anna/1.wav": b"p", "models/f5/x": b"m", "output/old.wav": b"o"}
@@ -110,6 +110,12 @@ class Retention(RuleBasedStateMachine):
     def collect(self, shards: set[str]) -> None:
         for shard in sorted(shards):
             Collector(self.store, self.clock.wall).collect(shard, limit=3)
+
+    @rule(shard=st.sampled_from(keys.SHARDS), at=st.integers(0, 12))
+    def collect_and_be_killed(self, shard: str, at: int) -> None:
+        """In the middle of what it removes."""
+        with contextlib.suppress(Crash):
+            Collector(Crashing(self.store, at), self.clock.wall).collect(shard, limit=3)
 
     @invariant()
     def completed_jobs_have_their_audio(self) -> None:

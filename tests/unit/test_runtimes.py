@@ -6,6 +6,7 @@ import pytest
 
 from serve_app import keys
 from serve_app.errors import ObjectCorrupt, StorageUnreachable
+from serve_app.patience import PATIENCE_S
 from serve_app.runtimes import Runtimes
 from serve_app.storage import MemoryStore
 
@@ -84,7 +85,7 @@ def test_what_one_publishes_one_sees_at_once(store):
 
 def test_a_store_that_does_not_answer_is_an_error(store):
     """It is not taken for a model without replicas, and is asked again at once."""
-    runtimes = Runtimes(store, clock=lambda: 0.0)
+    runtimes = Runtimes(store, clock=lambda: 0.0, sleep=lambda _: None)
     store.away = True
     with pytest.raises(StorageUnreachable):
         runtimes.made_by("m")
@@ -92,6 +93,20 @@ def test_a_store_that_does_not_answer_is_an_error(store):
         runtimes.publish("m", "m 1")
     store.away = False
     assert runtimes.made_by("m") is None
+
+
+@pytest.mark.parametrize("away", [0, 3, 10])
+def test_a_replica_waits_for_its_store_before_it_gives_up_its_start(store, away):
+    """Five minutes, with pauses that grow: a model that is loaded and warm is not loaded again for that."""
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        store.away = len(pauses) < away
+
+    store.away = away > 0
+    Runtimes(store, sleep=pause).publish("m", "m 1")
+    assert (Runtimes(store).made_by("m"), tuple(pauses)) == ("m 1", PATIENCE_S[:away])
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff"])

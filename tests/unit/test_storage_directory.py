@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -97,15 +98,27 @@ def test_put_is_on_the_disk_before_it_returns(
         fsync(handle)
 
     def record_replace(self: Path, target: Path) -> Path:
+        replaced = replace(self, target)
         events.append(target.name)
-        return replace(self, target)
+        return replaced
+
+    def synced_behind(key: str) -> list[int | str]:
+        store.put(key, b"x", content_type=TEXT)
+        name = key.rsplit("/")[-1]
+        before, behind = events[: events.index(name)], events[events.index(name) :]
+        assert (root / key).stat().st_ino in before
+        return behind[1:]
+
+    def inodes(*names: str) -> list[int]:
+        return [(root / name).stat().st_ino for name in names]
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(Path, "replace", record_replace)
-    store.put("a/b/c", b"x", content_type=TEXT)
-    before, behind = events[: events.index("c")], events[events.index("c") :]
-    assert (root / "a/b/c").stat().st_ino in before
-    assert behind[1:] == [(root / name).stat().st_ino for name in ("a/b", "a", "")]
+    assert synced_behind("a/b/c") == inodes("a/b", "a", "")
+    assert synced_behind("a/b/d") == inodes("a/b", "a")  # the root has `a` for good: no delete removes it
+    assert synced_behind("a/new/e") == inodes("a/new", "a", "")
+    shutil.rmtree(root / "a")  # by hand
+    assert synced_behind("a/b/f") == inodes("a/b", "a", "")
 
 
 @pytest.mark.parametrize("renames", [0, 1])

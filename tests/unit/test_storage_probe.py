@@ -1,11 +1,12 @@
 """probe(): which stores it accepts and what it leaves behind."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
-from serve_app.errors import StorageMisconfigured, StorageUnreachable
-from serve_app.storage import MemoryStore, ObjectInfo, Page, StoredObject, probe
+from serve_app.errors import ObjectNotFound, StorageMisconfigured, StorageUnreachable
+from serve_app.storage import MemoryStore, ObjectInfo, Page, StoredObject, conditions_hold, probe
 
 
 class ForgetsMetadata(MemoryStore):
@@ -64,3 +65,33 @@ def test_two_probes_at_once_do_not_meet() -> None:
     probe(store)
     assert [key.startswith(".probe/") for key in keys] == [True, True]
     assert keys[0] != keys[1]
+
+
+class RacesItself(MemoryStore):
+    """Looks, and then writes: what looks in between sees nothing either."""
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> bool:
+        try:
+            self.head(key)
+        except ObjectNotFound:
+            time.sleep(0.05)
+            self.put(key, body, content_type=content_type)
+            return True
+        return False
+
+
+def test_conditions_that_hold_only_as_long_as_nobody_races_do_not_hold() -> None:
+    """One after the other they do; of several at once more than one writes. Nothing is left behind."""
+    store = RacesItself()
+    assert store.put_new("a", b"1", content_type="text/plain")
+    assert not store.put_new("a", b"2", content_type="text/plain")
+    store.delete("a")
+    assert not conditions_hold(store)
+    assert store.list("").items == []
+
+
+def test_conditions_that_hold_are_found_to() -> None:
+    """Of those who race one writes, in each round; nothing is left behind."""
+    store = MemoryStore()
+    assert conditions_hold(store)
+    assert store.list("").items == []

@@ -2,13 +2,18 @@
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.stub import Stubber
 
+from serve_app import __version__
 from serve_app.errors import ConfigError, StorageMisconfigured
 from serve_app.storage import S3Config, S3Store, probe
+from serve_app.storage.s3_client import SENT_AT_ONCE_BYTES
 
 CONFIG = S3Config("voices", "https://s3.us-west-001.backblazeb2.com", "us-west-001", "key-id", "secret-key")
 
@@ -142,3 +147,30 @@ def test_secrets_stay_out_of_repr_but_not_out_of_pickle() -> None:
     assert "secret-key" not in repr(CONFIG) + repr(store)
     assert store.url("a", expires_s=60, filename="a") != ""
     assert pickle.loads(pickle.dumps(CONFIG)) == CONFIG
+
+
+def headers_sent(store: S3Store, size_bytes: int) -> dict[str, Any]:
+    """The headers of a write of so many bytes, which goes nowhere."""
+    sent: list[dict[str, Any]] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        sent.append({name.lower(): value for name, value in request.headers.items()})
+        nothing = SimpleNamespace(stream=lambda **_: iter(()))
+        return AWSResponse(request.url, 200, {"etag": '"x"'}, nothing)
+
+    store._client().meta.events.register("before-send.s3", answer)
+    store.put("a", bytes(size_bytes), content_type="x/y")
+    return sent[0]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "asks"), [(0, False), (SENT_AT_ONCE_BYTES, False), (SENT_AT_ONCE_BYTES + 1, True)]
+)
+def test_a_small_body_is_sent_without_asking_first(size_bytes: int, asks: bool) -> None:
+    """Records of jobs are small, and a round trip for each would cost much; a large body is asked for."""
+    assert ("expect" in headers_sent(S3Store(CONFIG), size_bytes)) is asks
+
+
+def test_requests_name_the_service() -> None:
+    """What a provider's log shows; boto3's own user agent is composed anew for each request."""
+    assert headers_sent(S3Store(CONFIG), 1)["user-agent"].startswith(f"serve_app/{__version__}".encode())

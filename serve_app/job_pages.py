@@ -1,0 +1,166 @@
+"""Pages of a tenant's jobs, the newest first, from the lists alone wherever these can be believed.
+
+    `open`, `begun` -> outcomes, listed after them, so that what ends meanwhile is in one or the other
+    -> entries, merged in order -> what each says: in `open` alone, queued; in an outcome's list alone, that
+    -> all others are asked one by one: begun and not ended, retried, or left in a list by a crash
+
+So a page over jobs that wait costs six listings, however many they are.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+
+from cachetools import TTLCache
+
+from serve_app.domain import JobState
+from serve_app.jobs import OUTCOMES, RETRYABLE, Entry, JobLists, JobRef, JobStore, ListName, Part
+from serve_app.storage import ObjectStore
+
+__all__ = ["SCANNED", "JobPage", "JobPages", "ListedJob"]
+
+SCANNED = 200
+"""Entries that one page looks at, at most, where it finds few that were asked for."""
+DOUBTED_S = 3600.0
+"""An entry of `open` this old is asked about all the same, and then believed for as long: two who are accepted at once
+with one idempotency key may leave one that nobody else takes away."""
+REMEMBERED = 10_000
+FIRST: frozenset[ListName] = frozenset(("open", "begun"))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    """A job in a list. `accepted_at`: Unix seconds."""
+
+    job_id: str
+    state: JobState
+    accepted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Some jobs, the newest first. `next_after`: None at the end; a page may be empty before it."""
+
+    items: tuple[ListedJob, ...]
+    next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The next entries in order, what was listed to know of them, and where the next window begins (None: nowhere)."""
+
+    entries: Sequence[Entry]
+    parts: Mapping[ListName, Part]
+    listed: Mapping[str, Collection[Entry]]  # by job id
+    after: str | None
+
+    def says(self, entry: Entry) -> ListName | None:
+        """The one list that has this job; None where there are several, or where that is not known."""
+        names = {each.listed for each in self.listed[entry.job_id]}
+        known = all(part.tells_of(entry.name) for part in self.parts.values())
+        return entry.listed if known and names == {entry.listed} else None
+
+
+class JobPages:
+    """Blocks on the store. `pool`: where it asks several things at once. `clock`: monotonic seconds; `wall_clock`: Unix
+    seconds."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        jobs: JobStore,
+        pool: Executor,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._jobs = jobs
+        self._lists = JobLists(store)
+        self._pool = pool
+        self._wall_clock = wall_clock
+        self._lock = threading.Lock()
+        self._waits: TTLCache[tuple[str, str], None] = TTLCache(REMEMBERED, DOUBTED_S, clock)
+
+    def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:
+        """Jobs of one state or of all, from behind the entry `after`."""
+        items: dict[str, ListedJob] = {}
+        for _ in range(-(-SCANNED // limit)):
+            window = self._window(tenant, state, after, limit)
+            for entry, found in zip(window.entries, self._states(tenant, window), strict=True):
+                if found is not None and state in (None, found):
+                    items.setdefault(entry.job_id, ListedJob(entry.job_id, found, entry.accepted_ms / 1000))
+                if len(items) == limit:
+                    return JobPage(tuple(items.values()), entry.name)
+            if window.after is None:
+                return JobPage(tuple(items.values()), None)
+            after = window.after
+        return JobPage(tuple(items.values()), after)
+
+    def _window(self, tenant: str, state: JobState | None, after: str, limit: int) -> _Window:
+        """Of each list no more than is asked for, since each entry costs time to parse."""
+        shown, beside = _lists_for(state)
+        parts = self._parts(tenant, FIRST & {*shown, *beside}, after, limit)
+        later = {*shown, *beside} - FIRST
+        if state == "queued":  # what has ended counts only from the first that waits
+            first = next(iter(parts["open"].entries), None)
+            later, after = (later, first.name[:-1]) if first else (set(), after)
+        parts |= self._parts(tenant, later, after, limit)
+        ends = min((end for name in shown if (end := parts[name].reaches) is not None), default=None)
+        entries = {
+            each.name: each for name in shown for each in parts[name].entries if ends is None or each.name <= ends
+        }
+        ordered = sorted(entries.values(), key=lambda each: each.name)[:limit]
+        listed = defaultdict[str, list[Entry]](list)
+        for part in parts.values():
+            for each in part.entries:
+                listed[each.job_id].append(each)
+        return _Window(ordered, parts, listed, ends if len(entries) <= limit else ordered[-1].name)
+
+    def _parts(self, tenant: str, names: Collection[ListName], after: str, limit: int) -> dict[ListName, Part]:
+        ask = partial(self._lists.part, tenant, after=after, limit=limit)
+        return dict(zip(names, self._pool.map(ask, names), strict=True))
+
+    def _states(self, tenant: str, window: _Window) -> Sequence[JobState | None]:
+        """Of each entry in the window, None where there is no job; only what the lists leave open is asked for."""
+        said = [self._believed(tenant, each, window) for each in window.entries]
+        asked = [each for each, state in zip(window.entries, said, strict=True) if state is None]
+        found = self._pool.map(lambda entry: self._asked(tenant, window.listed[entry.job_id]), asked)
+        return [next(found) if state is None else state for state in said]
+
+    def _believed(self, tenant: str, entry: Entry, window: _Window) -> JobState | None:
+        """What the lists alone say of it, None where that is not enough."""
+        name = window.says(entry)
+        if name == "begun":
+            return None
+        if name != "open":
+            return name
+        if entry.accepted_ms / 1000 + DOUBTED_S > self._wall_clock():
+            return "queued"
+        with self._lock:
+            return "queued" if (tenant, entry.name) in self._waits else None
+
+    def _asked(self, tenant: str, entries: Collection[Entry]) -> JobState | None:
+        """What the job of these entries says itself; an entry of one that is removed goes."""
+        found = self._jobs.standing(JobRef(tenant=tenant, job_id=next(iter(entries)).job_id))
+        if not found.exists or found.gone:
+            for entry in entries:
+                self._lists.drop(tenant, entry)
+            return None
+        if found.outcome is None:
+            with self._lock:
+                self._waits.update({(tenant, entry.name): None for entry in entries})
+        return found.state
+
+
+def _lists_for(state: JobState | None) -> tuple[tuple[ListName, ...], tuple[ListName, ...]]:
+    """Whose entries are shown, and which other lists say whether these can be believed."""
+    if state is None:
+        return ("open", *OUTCOMES), ("begun",)
+    if state == "queued":
+        return ("open",), ("begun", *OUTCOMES)
+    if state == "in_progress":
+        return ("begun",), ()
+    return (state,), ("open",) if state in RETRYABLE else ()
