@@ -96,8 +96,9 @@ class Bench:
         self.store = CountingStore()
         self.now = 1_800_000_000.0
         for shard in keys.SHARDS:  # no version before this one has left anything
-            note = b'{"schema_version": 1, "after": "", "begins_at": 0, "done": true}'
+            note = b'{"schema_version": 1, "after": "", "begins_at": 0, "named": true, "done": true}'
             self.store.inner.put(keys.scanned(shard), note, content_type="application/json")
+            self.store.inner.put(keys.named(shard), b"", content_type="application/json")
         self.client = JobClient(self.store, NoRunners(), exclusive=True, wall_clock=lambda: self.now)
         self._number = 0
 

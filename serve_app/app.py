@@ -55,11 +55,12 @@ from serve_app.webhooks import WebhookSender, secret_of
 __all__ = ["build", "choose_models", "jobs_deployment", "open_store"]
 
 
-MODEL_ATTEMPTS = 2
-"""Serve would try 20 times before it says that a model cannot load."""
+MODEL_ATTEMPTS = 20
+"""Serve gives a deployment up for good after so many replicas that did not start, or were lost before an update was
+done, and after three for each wanted one if that is less (see the launcher, which itself waits for two). Enough for
+nodes that die meanwhile; not so many that a wheel which cannot be installed is fetched for ever."""
 ATTEMPTS = 1000
-"""Of Ingress and Jobs, which have nothing to load. Serve gives a deployment up for good after so many replicas that did
-not start, or were killed during an update, and after three for each wanted one if that is less (see the launcher)."""
+"""Of Ingress and Jobs, which have nothing to load."""
 
 
 def build(args: BuildArgs) -> Application:

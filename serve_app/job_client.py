@@ -199,7 +199,7 @@ class JobClient:
     def _cancel_waiting(self, ref: JobRef) -> bool:
         try:
             return self._jobs.standing(ref).state == "queued" and (
-                self._jobs.cancel(ref).standing.outcome == "cancelled"
+                self._jobs.cancel(ref, begun=False).standing.outcome == "cancelled"
             )
         except (JobNotFound, JobExpired):  # a marker that is left over
             return False

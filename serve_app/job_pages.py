@@ -4,7 +4,8 @@
     -> entries, merged in order -> what each says: in `open` alone, queued; in an outcome's list alone, that
     -> all others are asked one by one: begun and not ended, retried, or left in a list by a crash
 
-So a page over jobs that wait costs six listings, however many they are.
+So a page over jobs that wait costs six listings, however many they are. A page heals what it comes across: entries that
+a crash left, and a job that waits without a marker.
 """
 
 import threading
@@ -17,6 +18,7 @@ from functools import partial
 
 from cachetools import TTLCache
 
+from serve_app import logs
 from serve_app.domain import JobState
 from serve_app.jobs import OUTCOMES, RETRYABLE, Entry, JobLists, JobRef, JobStore, ListName, Part
 from serve_app.storage import ObjectStore
@@ -28,6 +30,8 @@ SCANNED = 200
 DOUBTED_S = 3600.0
 """An entry of `open` this old is asked about all the same, and then believed for as long: two who are accepted at once
 with one idempotency key may leave one that nobody else takes away."""
+WINDOW = 20
+"""Entries of each list that are looked at together, at least, however few are asked for."""
 REMEMBERED = 10_000
 FIRST: frozenset[ListName] = frozenset(("open", "begun"))
 
@@ -87,8 +91,9 @@ class JobPages:
     def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:
         """Jobs of one state or of all, from behind the entry `after`."""
         items: dict[str, ListedJob] = {}
-        for _ in range(-(-SCANNED // limit)):
-            window = self._window(tenant, state, after, limit)
+        size = max(limit, WINDOW)
+        for _ in range(-(-SCANNED // size)):
+            window = self._window(tenant, state, after, size)
             for entry, found in zip(window.entries, self._states(tenant, window), strict=True):
                 if found is not None and state in (None, found):
                     items.setdefault(entry.job_id, ListedJob(entry.job_id, found, entry.accepted_ms / 1000))
@@ -143,16 +148,36 @@ class JobPages:
             return "queued" if (tenant, entry.name) in self._waits else None
 
     def _asked(self, tenant: str, entries: Collection[Entry]) -> JobState | None:
-        """What the job of these entries says itself; an entry of one that is removed goes."""
-        found = self._jobs.standing(JobRef(tenant=tenant, job_id=next(iter(entries)).job_id))
+        """What the job of these entries says itself; an entry of one that is removed goes. Works in the pool."""
+        ref = JobRef(tenant=tenant, job_id=next(iter(entries)).job_id)
+        found = self._jobs.standing(ref)
         if not found.exists or found.gone:
             for entry in entries:
                 self._lists.drop(tenant, entry)
             return None
-        if found.outcome is None:
+        if found.outcome is not None:
+            self._drop_begun(ref, entries, found.outcome)
+        elif found.state == "queued":
+            if not found.runs:  # whoever began one saw to its marker
+                self._restore(ref, found.generation)
             with self._lock:
                 self._waits.update({(tenant, entry.name): None for entry in entries})
         return found.state
+
+    def _restore(self, ref: JobRef, generation: int) -> None:
+        """Whoever accepted or retried it may have died before its marker: then nobody would run it."""
+        try:
+            self._jobs.restore(ref, generation)
+        except Exception as error:  # a broken record does not keep the other jobs from their page
+            logs.failure("job_not_restored", error, job_id=ref.job_id)
+
+    def _drop_begun(self, ref: JobRef, entries: Collection[Entry], outcome: ListName) -> None:
+        """Of a job that is settled: one that ended as it was begun may be left in `begun`, and looked at for ever."""
+        for entry in entries:
+            if entry.listed == "begun" and self._lists.has(ref.tenant, entry, outcome):
+                self._lists.drop(ref.tenant, entry)
+                if self._jobs.standing(ref).outcome is None:  # it was retried meanwhile, and may be begun again
+                    self._lists.keep(ref.tenant, entry)
 
 
 def _lists_for(state: JobState | None) -> tuple[tuple[ListName, ...], tuple[ListName, ...]]:

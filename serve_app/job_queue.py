@@ -19,14 +19,14 @@ SWEEP_PAGE = 1000
 
 
 class JobQueue:
-    """A Jobs replica's view. `look` blocks on the store; all else is in memory."""
+    """A Jobs replica's view. `look` blocks on the store, and may do so beside all else, which is in memory."""
 
     def __init__(self, jobs: JobStore, replica_id: str) -> None:
         self._markers = jobs.markers
         begin = hashlib.sha256(replica_id.encode()).digest()[0] % len(keys.SHARDS)
         self._turn = deque(keys.SHARDS)
         self._turn.rotate(-begin)
-        self._seen: dict[str, dict[str, Marker]] = {}
+        self._seen: dict[str, dict[str, Marker]] = {shard: {} for shard in keys.SHARDS}  # a look replaces whole shards
         self._behind: dict[str, str] = {}  # where the next look behind the first page of a shard begins
 
     def share(self, replicas: int) -> list[str]:
@@ -48,7 +48,7 @@ class JobQueue:
 
     def discard(self, ref: JobRef) -> None:
         """It has ended; the next look would find that too."""
-        self._seen.get(ref.job_id[-1], {}).pop(ref.job_id, None)
+        self._seen[ref.job_id[-1]].pop(ref.job_id, None)
 
     def __iter__(self) -> Iterator[Marker]:
         return (marker for found in self._seen.values() for marker in found.values())

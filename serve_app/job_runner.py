@@ -1,11 +1,13 @@
 """Which jobs one Jobs replica runs when, those of replicas that died included.
 
-    start(ref) ----.
-                    >--> slots (bounded) --> JobExecutor: one run
-    sweep() -------'
+    start(ref) -----------.
+                           >--> slots (bounded) --> JobExecutor: one run
+    look() --> fill() ----'
+          '--> tend(), webhooks
 
-A job is at-least-once and its effects are idempotent, so a wrong guess that a replica is dead costs a second
-synthesis, never a wrong result. Knows nothing of HTTP, Ray or models.
+Each is a loop of its own, so that a slot that came free waits for no look at a long queue. A job is at-least-once and
+its effects are idempotent, so a wrong guess that a replica is dead costs a second synthesis, never a wrong result.
+Knows nothing of HTTP, Ray or models.
 """
 
 import asyncio
@@ -23,15 +25,18 @@ from serve_app.heartbeats import Counters, Heartbeats
 from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
 from serve_app.job_waiting import WaitingJobs
 from serve_app.job_webhooks import Webhooks
-from serve_app.jobs import COLLECT_PAGE, Collector, JobRef, JobRun, JobStore, OlderJobs, Standing
-from serve_app.patience import forever, logged
+from serve_app.jobs import COLLECT_PAGE, Collector, JobRef, JobRun, JobStore, Marker, OlderJobs, Standing
+from serve_app.patience import forever, heard, logged
 from serve_app.storage import ObjectStore
 from serve_app.store_clock import StoreClock
 
 __all__ = ["JobRunner", "RunnerSettings"]
 
+Turn = Callable[[], Awaitable[None]]
 ALONE_FROM = 2
 """Runs of a job that did not end: one may be the replica's fault, from two on it may be the job's."""
+LOOKED_AT = 32
+"""Jobs that are looked at in a row for one that can be begun; then whatever else is due has its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,12 @@ class JobRunner:
         self._waiting = WaitingJobs(self._jobs, self._heartbeats, settings.replica_id, clock, wall_clock)
         self._tasks: dict[JobRef, asyncio.Task[None]] = {}
         self._alone: JobRef | None = None  # a job whose last run did not end: nothing runs beside it
+        self._suspects: set[JobRef] = set()  # jobs for an empty replica, as far as was seen since the last sweep
         self._looked_at = -math.inf
-        self._wake = asyncio.Event()
+        self._wake = asyncio.Event()  # there is something to fill slots with
+        self._look_due = asyncio.Event()  # there is room for jobs that it was told of
+        self._swept = asyncio.Event()
+        self._has_beaten = asyncio.Event()
         self._closing = False
         # Threads of their own: however many long calls hold those that all share, this replica lives, and sees.
         self._beating = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
@@ -110,54 +119,64 @@ class JobRunner:
             await asyncio.wait({task})  # it may be cancelled, which is no cancellation of who waits
 
     async def serve(self) -> None:
-        """Beat, sweep, watch and collect until cancelled. What fails is logged, and tried again at the next turn."""
+        """Do all that a replica does, until cancelled. What fails is logged, and tried again at the next turn."""
         every = self._settings
         await asyncio.gather(
-            logged(self._forget_old, "heartbeats_kept"),
+            logged(partial(asyncio.to_thread, self._heartbeats.forget_old), "heartbeats_kept"),
             forever(self.beat, "heartbeat_failed", lambda: asyncio.sleep(every.heartbeat_s)),
-            forever(self._turn, "sweep_failed", self._next_turn),
+            forever(self._begin_some, "fill_failed", partial(heard, self._wake)),
+            self._once_it_beat(self._look_if_due, "sweep_failed", self._next_look),
+            forever(self._follow, "tend_failed", lambda: asyncio.sleep(0)),
             forever(self.watch, "watch_failed", lambda: asyncio.sleep(every.watch_s)),
-            forever(self.collect, "collect_failed", lambda: asyncio.sleep(every.collect_s)),
+            self._once_it_beat(self.collect, "collect_failed", lambda: asyncio.sleep(every.collect_s)),
         )
+
+    async def _once_it_beat(self, turn: Turn, failure: str, pause: Turn) -> None:
+        """As `forever`, of what judges jobs by the clock: a beat tells what time it is by the store."""
+        await self._has_beaten.wait()
+        await forever(turn, failure, pause)
 
     async def beat(self) -> None:
         """Write this replica's heartbeat."""
         self.counters.running = len(self._tasks)
         await asyncio.get_running_loop().run_in_executor(self._beating, self._heartbeats.beat, self.counters)
+        self._has_beaten.set()
 
     async def sweep(self) -> None:
-        """Look at this replica's share of the pending jobs, start those that nobody alive is running, send webhooks."""
-        self._looked_at = self._clock()
-        await self._waiting.sweep(self._tasks)
-        self.counters.pending = len(self._waiting)
+        """Once all that follows from a look, one after the other."""
+        await self.look()
         await self.fill()
         await self._waiting.tend(self._tasks)
-        if self._webhooks is not None:
-            await self._webhooks.sweep(lambda ref: self._waiting.is_mine(ref.job_id))
+        await self.send_webhooks()
+
+    async def look(self) -> None:
+        """See who lives, and this replica's share of the pending jobs."""
+        self._looked_at = self._clock()
+        self._suspects.clear()
+        await self._waiting.sweep(self._tasks)
+        self.counters.pending = len(self._waiting)
 
     async def fill(self) -> None:
         """Start jobs while there is room, in fair order, of those that the last looks have seen."""
-        if not self._may_begin():
-            return
-        for marker in self._waiting.in_turn(self._tasks):
+        looks = 0
+        for marker in self._waiting.in_turn(self._tasks) if self._may_begin() else ():
             if not self._may_begin():
-                break
+                return
             if marker.ref in self._tasks:  # begun meanwhile, by `start`
                 continue
-            try:
-                status = await self._waiting.free(marker)
-                if status is None:
-                    continue
-                alone = status.standing.lost >= ALONE_FROM
-                if alone and self._tasks:
-                    if self._waiting.has_waited_long(marker):
-                        break  # for an empty replica: nothing more is begun until it can
-                    continue
-                if not self._may_begin():
-                    break
-                self._begin(marker.ref, status.standing.run, alone=alone)
-            except Exception as error:  # one broken record must not keep the others waiting
-                logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
+            if not self._needs_more_room(marker):
+                if looks == LOOKED_AT:
+                    self._wake.set()
+                    return
+                looks += 1
+                await self._begin_if_free(marker)
+            if self._needs_more_room(marker) and self._waiting.has_waited_long(marker):
+                return  # for an empty replica: nothing more is begun until it can
+
+    async def send_webhooks(self) -> None:
+        """Begin to send what is this replica's to send."""
+        if self._webhooks is not None:
+            await self._webhooks.sweep(lambda ref: self._waiting.is_mine(ref.job_id))
 
     async def watch(self) -> None:
         """Stop what is no longer this replica's: a client cancelled it, its time is over, or another has begun it."""
@@ -212,6 +231,23 @@ class JobRunner:
         unended_s, running_s = self._waiting.audio_s(self._tasks)
         return {"unended_audio_s": unended_s, "running_audio_s": running_s}
 
+    def _needs_more_room(self, marker: Marker) -> bool:
+        return marker.ref in self._suspects and bool(self._tasks)
+
+    async def _begin_if_free(self, marker: Marker) -> None:
+        try:
+            status = await self._waiting.free(marker)
+        except Exception as error:  # one broken record must not keep the others waiting
+            logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
+            return
+        if status is None:
+            return
+        alone = status.standing.lost >= ALONE_FROM
+        if alone and self._tasks:
+            self._suspects.add(marker.ref)
+        elif self._may_begin():
+            self._begin(marker.ref, status.standing.run, alone=alone)
+
     def _may_begin(self) -> bool:
         room = self._alone is None and len(self._tasks) < self._settings.max_running_jobs
         return room and not self._closing
@@ -237,25 +273,33 @@ class JobRunner:
             if self._waiting.was_told or self._waiting.any_beside(self._tasks):
                 self._wake.set()
 
-    async def _forget_old(self) -> None:
-        await asyncio.to_thread(self._heartbeats.forget_old)
-
-    async def _turn(self) -> None:
-        """A sweep where one is due; else what a freed slot or a word about a new job asks for.
+    async def _begin_some(self) -> None:
+        """What a look, a freed slot or a word about a new job asks for.
 
         Jobs that are known to wait come first, so that a replica with a long queue looks at the store when it sweeps.
         """
-        if self._clock() - self._looked_at >= self._settings.sweep_s:
-            await self.sweep()
-            return
         await self.fill()
-        if self._waiting.was_told and self._may_begin():
-            await self._waiting.look()
-            await self.fill()
+        if self._waiting.was_told and self._may_begin() and not self._wake.is_set():
+            self._look_due.set()
 
-    async def _next_turn(self) -> None:
-        """At once when a slot came free while jobs wait, or when told of one; otherwise when a sweep is due."""
+    async def _look_if_due(self) -> None:
+        """A sweep where one is due; else at what this replica was told of."""
+        if self._clock() - self._looked_at >= self._settings.sweep_s:
+            await self.look()
+            self._swept.set()
+        elif self._waiting.was_told and self._may_begin():
+            await self._waiting.look()
+        self._wake.set()
+
+    async def _next_look(self) -> None:
+        """At once when there is room for what it was told of; otherwise when a sweep is due."""
         with contextlib.suppress(TimeoutError):
             left_s = self._looked_at + self._settings.sweep_s - self._clock()
-            await asyncio.wait_for(self._wake.wait(), min(max(left_s, 0.0), self._settings.sweep_s))
-        self._wake.clear()
+            async with asyncio.timeout(min(max(left_s, 0.0), self._settings.sweep_s)):
+                await heard(self._look_due)
+
+    async def _follow(self) -> None:
+        """What is done after each sweep, beside all else: not before the first, which tells who else there is."""
+        await heard(self._swept)
+        await logged(self.send_webhooks, "webhooks_failed")
+        await self._waiting.tend(self._tasks)

@@ -1,13 +1,19 @@
 """The jobs that are not ended as one Jobs replica sees them, and which of them it may begin.
 
     markers (listed) + words of new jobs -> in turn -> free? (nobody began it, or whoever did is dead or let it go)
+                                             ^-- not those that were looked at lately and may not be begun yet --'
 
 All replicas that live choose one of them for each job, by its id, so that not all begin one at once; what is another's
-turn, and is not begun, is taken now and then all the same. Nothing here is remembered of a job that is seen no more.
+turn, and is not begun, is taken now and then all the same. A marker does not say whether its job runs, so that a look
+at each costs requests: what a look found is remembered while whoever runs the job lives, and looked at again now and
+then, some at a time. Nothing here is remembered of a job that is seen no more.
 """
 
 import asyncio
+import heapq
+import zlib
 from collections.abc import Callable, Collection, Set
+from dataclasses import dataclass
 from functools import partial
 
 from serve_app import logs
@@ -23,11 +29,24 @@ __all__ = ["WaitingJobs"]
 LONG_SWEEPS = 20
 """Sweeps after which a job that must run alone is waited for."""
 TENDED_EVERY = 10
-"""Sweeps between two looks at a job that waits, where there is no room to begin it."""
+"""Sweeps between two looks at a job that waits, where there is no room to begin it; not the same ones for all jobs."""
+TENDED_MOST = 32
+"""Jobs that are tended after one sweep of those that wait, and of those that another runs, the longest overdue."""
 OTHERS_TURN = 4
-"""Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun."""
+"""Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun, and looks at
+those that another runs."""
 MOST_TOLD = 10_000
 MANY = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Why a job may not be begun yet, when it was looked at. Until that sweep, while `owner` lives (if one did), or
+    until `not_before` (Unix seconds)."""
+
+    sweep: int = 0
+    owner: str | None = None
+    not_before: float | None = None
 
 
 class WaitingJobs:
@@ -52,6 +71,9 @@ class WaitingJobs:
         self._told: set[JobRef] = set()  # jobs that this replica was told of since the last look
         self._own: set[JobRef] = set()  # jobs that it was ever told of
         self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of
+        self._held: dict[JobRef, _Held] = {}
+        self._looked: dict[JobRef, int] = {}  # the sweep after which a job was looked at, or might have been
+        self._sweeps = 0
         self._live: Set[str] = frozenset()
         self._mine: dict[str, bool] = {}  # whether this replica is chosen, as long as the same ones live
 
@@ -83,22 +105,32 @@ class WaitingJobs:
         if live != self._live or len(self._mine) > MANY:
             self._live, self._mine = live, {}
         await self.look(self._queue.share(len(self._live)))
+        self._sweeps += 1
         waiting = [marker.ref for marker in self._queue if marker.ref not in running]
         self._waited = {ref: self._waited.get(ref, 0) + 1 for ref in waiting}
+        self._held = {ref: held for ref, held in self._held.items() if ref in self._waited}
+        self._looked = {ref: self._looked.get(ref, self._sweeps - _spread(ref)) for ref in waiting}
 
     async def look(self, shards: Collection[str] = ()) -> None:
         """See anew what lies in these shards, and in those of the jobs that this replica was told of."""
         told, self._told = self._told, set()
         self._known = told | {marker.ref for marker in self._queue}
-        await asyncio.to_thread(self._queue.look, {*shards, *(ref.job_id[-1] for ref in told)})
+        for ref in told:
+            self._held.pop(ref, None)
+        try:
+            await asyncio.to_thread(self._queue.look, {*shards, *(ref.job_id[-1] for ref in told)})
+        except Exception:
+            self._told |= told  # for the next look
+            raise
         seen = {marker.ref for marker in self._queue}
         self._own = (self._own | told) & seen
         self._left = {ref: at for ref, at in self._left.items() if ref in seen}
 
     def in_turn(self, running: Collection[JobRef]) -> list[Marker]:
-        """Those that do not run here, in fair order; what is another's turn comes last, and now and then."""
-        waiting = [marker for marker in self._queue if marker.ref not in running]
+        """Those that do not run here and may be free, in fair order; what is another's turn comes last, and now and
+        then. A new one is left for a turn to whoever was told of it."""
         own = self._own | self._left.keys()
+        waiting = [each for each in self._queue if each.ref not in running and self._may_be_free(each.ref)]
         mine = {marker.ref: marker.ref in own or self.is_mine(marker.ref.job_id) for marker in waiting}
         considered = (each for each in waiting if mine[each.ref] or self._waited.get(each.ref, 1) % OTHERS_TURN == 0)
         return sorted(fair_order(considered, running), key=lambda each: (each.low_priority, not mine[each.ref]))
@@ -114,26 +146,27 @@ class WaitingJobs:
 
     async def free(self, marker: Marker) -> JobStatus | None:
         """The job, if this replica may take it: nobody began it, or whoever did is dead or let it go."""
-        ref, status = marker.ref, await self._status(marker)
+        self._held[marker.ref] = _Held(self._sweeps + 1)  # one that cannot be read
+        status = await self._status(marker)
+        self._held.pop(marker.ref, None)
         if status is None:
             return None
         if status.outcome is not None:
             return await self._left_over(marker, status)
-        if status.run is None:
-            return status if ref in self._known else None  # a new one is left for a turn to whoever was told of it
-        if status.run_end is not None:
-            left_s = status.run_end.not_before - self._wall_clock()
-            return status if left_s <= 0 or left_s > MAX_PAUSE_S else None  # more than a pause: clocks differ
-        if status.run.owner == self._replica_id:  # begun here, and not running here
-            return status if self._clock() >= self._left.get(ref, 0.0) else None
-        self._left.pop(ref, None)
-        return status if self._heartbeats.is_dead(status.run.owner) else None
+        return status if self._may_take(marker.ref, status) else None
 
     async def tend(self, running: Collection[JobRef]) -> None:
-        """Look at some that wait, whether there is room or not: a ttl may be over, or an end not settled."""
-        for marker in [marker for marker in self._queue if marker.ref not in running]:
-            due = self._waited.get(marker.ref, 0) % TENDED_EVERY == TENDED_EVERY - 1
-            if due and self.is_mine(marker.ref.job_id):
+        """Look at some of this replica's that do not run here, whether there is room or not: a ttl may be over, an end
+        not settled, or a run that went on elsewhere ended without one."""
+        due: dict[bool, list[tuple[int, str, Marker]]] = {True: [], False: []}
+        for each in [marker for marker in self._queue if marker.ref not in running and self.is_mine(marker.ref.job_id)]:
+            elsewhere = (held := self._held.get(each.ref)) is not None and held.owner is not None
+            looked = self._looked.get(each.ref, self._sweeps)
+            overdue = self._sweeps - looked - (OTHERS_TURN if elsewhere else TENDED_EVERY)
+            if overdue >= 0:
+                due[elsewhere].append((overdue, each.ref.job_id, each))
+        for _, _, marker in [each for some in due.values() for each in heapq.nlargest(TENDED_MOST, some)]:
+            if marker.ref not in running:  # begun meanwhile
                 await logged(partial(self._end_if_over, marker), "job_not_tended")
 
     def leave(self, ref: JobRef, until: float) -> None:
@@ -144,9 +177,50 @@ class WaitingJobs:
         self._left.pop(ref, None)
         self._queue.discard(ref)
 
+    def _may_be_free(self, ref: JobRef) -> bool:
+        if ref not in self._known and ref not in self._left:
+            return False
+        if (held := self._held.get(ref)) is None:
+            return True
+        if held.not_before is not None:
+            return not self._pauses(held.not_before)
+        return self._sweeps >= held.sweep or (held.owner is not None and held.owner not in self._live)
+
+    def _pauses(self, not_before: float) -> bool:
+        return 0 < not_before - self._wall_clock() <= MAX_PAUSE_S  # more than a pause: clocks differ
+
+    def _may_take(self, ref: JobRef, status: JobStatus) -> bool:
+        """Whether a job as it was just looked at is free to be begun here; if not, that is remembered."""
+        held = self._hold(ref, status)
+        if held is not None:
+            self._held[ref] = held
+        else:
+            self._held.pop(ref, None)
+        return held is None
+
+    def _hold(self, ref: JobRef, status: JobStatus) -> _Held | None:
+        if status.run is None:
+            return None
+        if status.run_end is not None:
+            not_before = status.run_end.not_before
+            return _Held(not_before=not_before) if self._pauses(not_before) else None
+        owner = status.run.owner
+        if owner == self._replica_id:  # begun here, and not running here
+            return _Held(self._sweeps + 1) if self._clock() < self._left.get(ref, 0.0) else None
+        self._left.pop(ref, None)
+        if self._heartbeats.is_dead(owner):
+            return None
+        if owner not in self._live:  # it goes, or is about to be judged dead
+            return _Held(self._sweeps + 1)
+        return _Held(self._sweeps + TENDED_EVERY + _spread(ref), owner)
+
     async def _end_if_over(self, marker: Marker) -> None:
         status = await self._status(marker)
-        if status is not None and status.outcome is not None and await self._left_over(marker, status) is not None:
+        if status is None:
+            return
+        if status.outcome is None:
+            self._may_take(marker.ref, status)
+        elif await self._left_over(marker, status) is not None:
             await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
             self.ended(marker.ref)
 
@@ -164,6 +238,7 @@ class WaitingJobs:
     async def _status(self, marker: Marker) -> JobStatus | None:
         """None where there is no job, or no result of it any more: then the marker goes."""
         ref = marker.ref
+        self._looked[ref] = self._sweeps  # also one that cannot be read: the others have their turn
         try:
             return await asyncio.to_thread(self._jobs.status, ref)
         except (JobNotFound, JobExpired) as error:
@@ -172,3 +247,8 @@ class WaitingJobs:
             await asyncio.to_thread(self._jobs.markers.remove, marker, older=True)
             self._queue.discard(ref)
             return None
+
+
+def _spread(ref: JobRef) -> int:
+    """0 to 9 by the id, so that what is seen at once is not looked at at once."""
+    return zlib.crc32(ref.job_id.encode()) % TENDED_EVERY

@@ -14,14 +14,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from serve_app import logs
-from serve_app.errors import JobExpired, JobNotFound, WebhookFailed
+from serve_app.errors import JobExpired, JobNotFound, ServiceError, WebhookFailed
 from serve_app.jobs import JobRef, JobStatus, JobStore, Letter, Outbox
 from serve_app.storage import ObjectStore
 from serve_app.webhooks import Sender
@@ -33,10 +35,12 @@ AT_ONCE = 8
 TO_ONE_HOST = 2
 WAITING_FOR_ONE_HOST = 32
 LEFT_S = 60.0
-"""How long a webhook is left whose host has so many waiting."""
+"""How long a webhook is left whose host has so many waiting, or that could not be looked at."""
+READERS = 4
 PAGE, PAGES = 1000, 4
 """A look into the outbox; the next goes on where it ended."""
 BEGUN_MOST = 1000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ class Webhooks:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        # Threads of its own: what waits for a receiver must not keep jobs from theirs.
+        self._senders = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhooks")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="outbox")
         self._places = asyncio.Semaphore(AT_ONCE)
         self._places_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._waiting_for = Counter[str]()
@@ -83,7 +90,7 @@ class Webhooks:
         for _ in range(PAGES):
             if len(self._sending) >= BEGUN_MOST:
                 return
-            letters, after = await asyncio.to_thread(self._outbox.page, limit=PAGE, after=self._after)
+            letters, after = await self._ask(self._outbox.page, limit=PAGE, after=self._after)
             self._after = after or ""
             for letter in letters:
                 which = letter.ref, letter.generation
@@ -99,6 +106,11 @@ class Webhooks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._senders.shutdown(wait=False)
+        self._readers.shutdown(wait=False)
+
+    async def _ask(self, step: Callable[..., T], *args: Any, **more: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(step, *args, **more))
 
     async def _send(self, letter: Letter) -> None:
         try:
@@ -106,20 +118,21 @@ class Webhooks:
                 await self._try(letter)
         except Exception as error:
             logs.failure("webhook_left", error, job_id=letter.ref.job_id)
+            self._left[letter.ref, letter.generation] = self._clock() + LEFT_S
         finally:
             self._sending.pop((letter.ref, letter.generation), None)
 
     async def _try(self, letter: Letter) -> None:
         try:
-            status = await asyncio.to_thread(self._jobs.status, letter.ref)
+            status = await self._ask(self._jobs.status, letter.ref)
         except (JobNotFound, JobExpired):
-            await asyncio.to_thread(self._outbox.remove, letter)
+            await self._ask(self._outbox.remove, letter)
             return
-        attempts = await asyncio.to_thread(self._outbox.attempts, letter)
+        attempts = await self._ask(self._outbox.attempts, letter)
         outcome = status.outcome
         ended = outcome is not None and outcome.generation == letter.generation
         if outcome is None or not ended or status.standing.notified or attempts is None:  # retried, or sent meanwhile
-            await asyncio.to_thread(self._outbox.remove, letter)
+            await self._ask(self._outbox.remove, letter)
             return
         host = _host_of(status.request.webhook or "")
         if self._waiting_for[host] >= WAITING_FOR_ONE_HOST:
@@ -131,9 +144,9 @@ class Webhooks:
         finally:
             self._waiting_for[host] -= 1
             self._waiting_for += Counter()  # drops those without any
-        await asyncio.to_thread(self._jobs.notified, outcome, sent=sent, attempts=attempts)
+        await self._ask(self._jobs.notified, outcome, sent=sent, attempts=attempts)
         if not letter.sharded:
-            await asyncio.to_thread(self._outbox.remove, letter)
+            await self._ask(self._outbox.remove, letter)
 
     async def _tries(self, letter: Letter, status: JobStatus, host: str, attempts: int) -> tuple[bool, int]:
         """Whether it was sent, and how often it was tried by now."""
@@ -146,22 +159,26 @@ class Webhooks:
             async with of_host, self._places:
                 sent = await self._attempt(status, attempts)
             if not sent:
-                await asyncio.to_thread(self._outbox.put, letter, attempts)
+                await self._ask(self._outbox.put, letter, attempts)
         return sent, attempts
 
     async def _attempt(self, status: JobStatus, attempt: int) -> bool:
         request, outcome = status.request, status.outcome
         assert request.webhook is not None
         assert outcome is not None
-        body = json.dumps(self._body_of(status)).encode()  # with URLs made now
         message_id = f"{request.job_id}-{outcome.generation}"
         send = self._sender.send
         try:
-            await asyncio.to_thread(
-                send, request.webhook, body, message_id=message_id, timestamp=int(self._wall_clock())
-            )
+            body = json.dumps(self._body_of(status)).encode()  # with URLs made now
+            message = partial(send, request.webhook, body, message_id=message_id, timestamp=int(self._wall_clock()))
+            await asyncio.get_running_loop().run_in_executor(self._senders, message)
         except WebhookFailed as error:
             logs.event("webhook_failed", attempt=attempt, reason=error.message)
+            return False
+        except ServiceError:
+            raise
+        except Exception as error:  # a defect is a try too: a receiver may have got the message
+            logs.failure("webhook_failed", error, attempt=attempt)
             return False
         logs.event("webhook_sent", attempt=attempt)
         return True

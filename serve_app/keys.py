@@ -18,6 +18,7 @@ __all__ = [
     "job",
     "jobs",
     "listed",
+    "named",
     "outbox",
     "pending",
     "prepared_audio",
@@ -84,6 +85,11 @@ def jobs(shard: str) -> str:
 def scanned(shard: str) -> str:
     """Key of what says how far the jobs of a shard were looked through for those of an older version."""
     return f"collector/scanned-v1/{shard}"
+
+
+def named(shard: str = "") -> str:
+    """Key of what says that the audio of all jobs of an older version in this shard is named, or the prefix of all."""
+    return f"collector/named-v1/{shard}"
 
 
 def pending(shard: str, marker: str = "") -> str:

@@ -132,7 +132,7 @@ def _serve_run(config: Path, address: str) -> Iterator["subprocess.Popen[bytes]"
 
 def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str) -> str | None:
     """None once the service can speak; why it cannot, once that is certain."""
-    waited = 0
+    waited, failures = 0, _Failures()
     while True:
         ready, answer = _ask(f"{url}/readyz")
         if ready:
@@ -141,24 +141,38 @@ def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str) -> str | None:
             print(f"not ready yet: {answer}", flush=True)
         if (code := child.poll()) is not None:
             return f"`serve run` ended with {code}; its messages stand above."
-        if failure := _deployment_failure():
+        if failure := failures.found():
             return failure
         time.sleep(POLL_S)
         waited += 1
 
 
-def _deployment_failure() -> str | None:
-    from ray import serve
-    from ray.serve.schema import ApplicationStatus
+class _Failures:
+    """What keeps the service from its first start for good: a deployment that Serve gave up, or one of which two
+    replicas did not start. (Once it runs Serve tries longer, for nodes come and go.)"""
 
-    from serve_app.deployments.explain import explain
+    def __init__(self) -> None:
+        self._starts_left: dict[str, int] = {}
 
-    for name, app in serve.status().applications.items():
-        if app.status == ApplicationStatus.DEPLOY_FAILED:
+    def found(self) -> str | None:
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+
+        from serve_app.deployments.explain import explain
+
+        for name, app in serve.status().applications.items():
             messages = {part: status.message for part, status in app.deployments.items()}
-            causes = [f"{part}: {explain(message)}" for part, message in messages.items() if message]
-            return "\n".join([f"{name}: {app.message}", *causes])
-    return None
+            if app.status == ApplicationStatus.DEPLOY_FAILED or any(map(self._is_second, messages, messages.values())):
+                causes = [f"{part}: {explain(message)}" for part, message in messages.items() if message]
+                return "\n".join([f"{name}: {app.message}", *causes])
+        return None
+
+    def _is_second(self, part: str, message: str) -> bool:
+        """Whether a start of this deployment has failed since the first failure that was seen."""
+        from serve_app.deployments.explain import starts_left
+
+        left = starts_left(message)
+        return left is not None and left < self._starts_left.setdefault(part, left)
 
 
 def _ask(url: str) -> tuple[bool, str]:

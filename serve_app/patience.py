@@ -1,5 +1,7 @@
 """Trying again: a step that fails for what time mends, and turns that go on for as long as a process lives."""
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
@@ -7,7 +9,7 @@ from typing import TypeVar
 from serve_app import logs
 from serve_app.errors import Overloaded, ServiceError, StorageUnreachable, Unavailable
 
-__all__ = ["PASSING", "PATIENCE_S", "Patience", "forever", "logged", "patiently"]
+__all__ = ["PASSING", "PATIENCE_S", "Patience", "forever", "heard", "logged", "patiently"]
 
 T = TypeVar("T")
 
@@ -19,22 +21,34 @@ PATIENCE_S = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
 
 
 class Patience:
-    """What several things at once wait for, each with pauses of its own. It is over for all when it is for one."""
+    """What several things at once wait for, each with pauses of its own. It is over for all when it is for one, or when
+    the time in which any of them waited comes to as much as one may wait."""
 
-    def __init__(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, sleep: Callable[[float], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
         self._sleep = sleep
+        self._clock = clock
+        self._waiting = 0
+        self._since = 0.0
+        self._waited_s = 0.0
         self._pauses: Counter[Hashable] = Counter()
         self._over = False
 
     async def wait(self, what: Hashable, error: ServiceError) -> None:
         """The next pause of `what`, which failed for something that time mends. Raises `error` when it is over."""
-        self._over = self._over or self._pauses[what] >= len(PATIENCE_S)
+        waited_s = self._waited_s + (self._clock() - self._since if self._waiting else 0.0)
+        self._over = self._over or self._pauses[what] >= len(PATIENCE_S) or waited_s >= sum(PATIENCE_S)
         if self._over:
             raise error
         pause_s = PATIENCE_S[self._pauses[what]]
         self._pauses[what] += 1
         logs.event("waits", code=error.code, reason=error.message, pause_s=pause_s)
-        await self._sleep(pause_s)
+        self._since = self._since if self._waiting else self._clock()
+        self._waiting += 1
+        try:
+            await self._sleep(pause_s)
+        finally:
+            self._waiting -= 1
+            self._waited_s += 0.0 if self._waiting else self._clock() - self._since
 
 
 async def patiently(step: Callable[[], Awaitable[T]], patience: Patience) -> T:
@@ -59,3 +73,9 @@ async def logged(turn: Callable[[], Awaitable[None]], failure: str) -> None:
         await turn()
     except Exception as error:
         logs.failure(failure, error)
+
+
+async def heard(word: asyncio.Event) -> None:
+    """Until the word is said; then it is to be said again."""
+    await word.wait()
+    word.clear()

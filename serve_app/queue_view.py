@@ -45,8 +45,9 @@ class QueueView:
         self._looking: asyncio.Task[None] | None = None
 
     async def position(self, marker: Marker) -> int:
-        """1: the next. Jobs that are being spoken count as before it. Waits for the store at the first call only."""
-        if self._looking is None and self._clock() >= self._next_at:
+        """1: the next. Jobs that are being spoken count as before it. Waits for the store until one look has seen it,
+        and raises what that failed of."""
+        if self._looking is None and (self._order is None or self._clock() >= self._next_at):
             self._looking = asyncio.create_task(self._look())
             self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())  # told to who waits
         if self._order is None and self._looking is not None:
@@ -62,7 +63,7 @@ class QueueView:
             seen = await asyncio.gather(*(asyncio.to_thread(self._see, shards) for shards in shares))
             self._order = sorted(place for places, _ in seen for place in places)
             used_s = sum(used for _, used in seen)
-        finally:  # also where the store does not answer: the next look is a second away
+        finally:  # also where the store does not answer: the next look is a second away, once one has seen it
             self._next_at = self._clock() + max(VIEW_AGE_S, used_s / VIEW_SHARE)
             self._looking = None
 

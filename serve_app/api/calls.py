@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
@@ -14,9 +16,9 @@ from serve_app.api import worker
 from serve_app.api.job_forms import RUNPOD_STATES
 from serve_app.api.services import services_of, tenant_of
 from serve_app.errors import JobNotFound, ObjectNotFound
-from serve_app.jobs import JobLists, JobRef
+from serve_app.jobs import JobLists, JobRef, job_expired
 
-__all__ = ["answer_call", "expire_call", "keep_call", "stored_call"]
+__all__ = ["answer_call", "keep_call", "shorten_call", "stored_call"]
 
 
 async def answer_call(request: Request, call_id: str, endpoint: str, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,30 +39,42 @@ async def keep_call(request: Request, endpoint: str, payload: Mapping[str, Any],
     call_id, tenant = str(uuid7()), tenant_of(request)
     answer = await answer_call(request, call_id, endpoint, payload)
     kept = {"answer": answer} if endpoint == "upload" else {"endpoint": endpoint, "payload": dict(payload)}
-    record = json.dumps({"schema_version": 1, "tenant": tenant, **kept}).encode()
-    await expire_call(request, call_id, retention_s)  # first, so that nothing is kept that nobody removes
-    await asyncio.to_thread(
-        services_of(request).store.put, keys.call(tenant, call_id), record, content_type="application/json"
+    await _keep(
+        request, JobRef(tenant=tenant, job_id=call_id), {"schema_version": 1, "tenant": tenant, **kept}, retention_s
     )
     return {"id": call_id, "status": RUNPOD_STATES["queued"]}
 
 
 async def stored_call(request: Request, ref: JobRef) -> dict[str, Any]:
-    """The answer of a kept call. Raises JobNotFound."""
+    """The answer of a kept call. Raises JobNotFound, JobExpired."""
     try:
         stored = await asyncio.to_thread(services_of(request).store.get, keys.call(ref.tenant, ref.job_id))
     except ObjectNotFound as error:
         raise JobNotFound(f"job {ref.job_id} does not exist: check the id that /run returned") from error
-    logs.event("answered_from_store", job_id=ref.job_id, state="completed")
     record = json.loads(stored.body)
+    if record.get("expires_at", math.inf) <= services_of(request).wall_clock():
+        raise job_expired(ref)
+    logs.event("answered_from_store", job_id=ref.job_id, state="completed")
     answer: dict[str, Any] = record.get("answer") or await answer_call(
         request, ref.job_id, record["endpoint"], record["payload"]
     )
     return answer
 
 
-async def expire_call(request: Request, call_id: str, retention_s: float) -> None:
-    """Have it removed that many seconds from now."""
+async def shorten_call(request: Request, ref: JobRef, retention_s: float) -> None:
+    """Have it removed that many seconds from now, if that is sooner."""
+    with suppress(ObjectNotFound):  # removed meanwhile
+        stored = await asyncio.to_thread(services_of(request).store.get, keys.call(ref.tenant, ref.job_id))
+        record = json.loads(stored.body)
+        if services_of(request).wall_clock() + retention_s < record.get("expires_at", math.inf):
+            await _keep(request, ref, record, retention_s)
+
+
+async def _keep(request: Request, ref: JobRef, record: Mapping[str, Any], retention_s: float) -> None:
     services = services_of(request)
-    at = services.wall_clock() + retention_s
-    await asyncio.to_thread(JobLists(services.store).expire, JobRef(tenant=tenant_of(request), job_id=call_id), at)
+    expires_at = services.wall_clock() + retention_s
+    body = json.dumps({**record, "expires_at": expires_at}).encode()
+    # First, so that nothing is kept that nobody removes.
+    await asyncio.to_thread(JobLists(services.store).expire, ref, expires_at)
+    key = keys.call(ref.tenant, ref.job_id)
+    await asyncio.to_thread(services.store.put, key, body, content_type="application/json")

@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 
 from serve_app import keys, logs
 from serve_app.api import worker
-from serve_app.api.calls import answer_call, expire_call, keep_call, stored_call
+from serve_app.api.calls import answer_call, keep_call, shorten_call, stored_call
 from serve_app.api.job_forms import RUNPOD_STATES, runpod_form, speech_output
 from serve_app.api.policy import JobPolicy, Object, Url, runpod_policy, ttl_s
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
@@ -31,7 +31,8 @@ __all__ = ["router"]
 router = APIRouter(tags=["RunPod"])
 
 DEFAULT_WAIT_MS = 90_000
-FRESH = timedelta(seconds=60)
+OLD = timedelta(hours=1)
+"""Beats that a new ingress does not take for live ones, whatever its clock."""
 
 Ttl = Annotated[str | None, Query(description="milliseconds that the result is kept from the job's end")]
 IdempotencyKey = Annotated[str | None, Header(description="the same key and body: the same job, for a day")]
@@ -91,7 +92,7 @@ async def status(request: Request, job_id: str, ttl: Ttl = None) -> dict[str, An
     if found is None:
         answer = await stored_call(request, ref)
         if shorter_s is not None:
-            await expire_call(request, ref.job_id, shorter_s)
+            await shorten_call(request, ref, shorter_s)
         return answer
     if shorter_s is not None and found.outcome is not None:
         await services_of(request).jobs.shorten(ref, shorter_s)
@@ -189,16 +190,19 @@ async def _models(services: Services) -> dict[str, Any]:
 
 
 async def _beats(services: Services) -> list[dict[str, Any]]:
-    """What the live Jobs replicas last wrote of themselves, read side by side."""
-    now, store = datetime.now(UTC), services.store
+    """What the live Jobs replicas last wrote of themselves, read side by side. One lives whose beat changes."""
+    now, store, liveness = datetime.now(UTC), services.store, services.liveness
     page = await asyncio.to_thread(store.list, keys.heartbeat())
+    live = [
+        each.key for each in page.items if not liveness.is_dead(each.key, each.etag) and now - each.last_modified < OLD
+    ]
 
     async def beat(key: str) -> dict[str, Any] | None:
         with suppress(ObjectNotFound):  # its replica retires
             return dict(json.loads((await asyncio.to_thread(store.get, key)).body))
         return None
 
-    found = await asyncio.gather(*(beat(info.key) for info in page.items if now - info.last_modified < FRESH))
+    found = await asyncio.gather(*map(beat, live))
     return [each for each in found if each is not None]
 
 

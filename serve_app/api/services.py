@@ -12,6 +12,7 @@ from serve_app.api.policy import JobPolicyDefaults
 from serve_app.catalog import Catalog
 from serve_app.domain import DEFAULT_TENANT
 from serve_app.fetching import Fetcher
+from serve_app.heartbeats import Liveness
 from serve_app.job_client import JobClient
 from serve_app.jobs import Results
 from serve_app.settings import LOOPBACK_NAMES, LimitSettings
@@ -21,6 +22,7 @@ from serve_app.voices import VoiceLibrary
 
 __all__ = ["Cluster", "PartState", "PartStatus", "Services", "services_of", "tenant_of"]
 
+DEAD_AFTER_S = 60.0
 PartState = Literal["ready", "idle", "starting", "failed"]
 
 
@@ -47,7 +49,8 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """`signer` is set where the ingress itself serves the store's files. `wall_clock`: Unix seconds."""
+    """`signer` is set where the ingress itself serves the store's files. `wall_clock`: Unix seconds. `liveness`: of the
+    Jobs replicas, as this process sees them."""
 
     catalog: Catalog
     acceptance: Acceptance
@@ -64,6 +67,7 @@ class Services:
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES
     job_defaults: JobPolicyDefaults = field(default_factory=JobPolicyDefaults)
     wall_clock: Callable[[], float] = time.time
+    liveness: Liveness = field(default_factory=lambda: Liveness(DEAD_AFTER_S, time.monotonic))
 
     def url(self, request: Request, key: str, filename: str) -> str:
         """An absolute URL at which the holder can read the object until it expires."""

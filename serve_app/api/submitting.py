@@ -1,6 +1,6 @@
 """From what a client wants to a durable job, the same in every dialect.
 
-    check -> look for the idempotency key -> accept -> hold the key -> store -> tell a runner
+    look for the idempotency key -> check and accept -> hold the key -> store -> tell a runner
 
 All that can be refused is refused before the key is held, so a refused request has not used it up; and all that is
 promised is in the store before the client hears of it.
@@ -65,7 +65,6 @@ async def submit(request: Request, order: JobOrder, body: BaseModel, key: str | 
     """Make a job of `order`, which came as `body`. No runner is told. Raises as `Acceptance.accept`;
     IdempotencyMismatch; StorageError, and then nothing is promised."""
     services, tenant = services_of(request), tenant_of(request)
-    services.acceptance.check(order.text, order.text_field, order.model, order.parameters, job=True)
     if key is None:
         job = await _accepted(request, order, JobRef(tenant=tenant, job_id=str(uuid7())))
     else:
@@ -93,6 +92,7 @@ def url_of(request: Request) -> UrlOf:
 
 async def _accepted(request: Request, order: JobOrder, ref: JobRef, body_sha256: str | None = None) -> JobRequest:
     services, policy, voice = services_of(request), order.policy, order.voice
+    services.acceptance.check(order.text, order.text_field, order.model, order.parameters, job=True)
     if voice is not None and order.voice_urls and "://" in voice:
         voice = await imported_voice(request, voice, order.voice_field)
     speech = await services.acceptance.accept(

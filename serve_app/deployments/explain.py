@@ -2,9 +2,10 @@
 
 import re
 
-__all__ = ["explain"]
+__all__ = ["explain", "starts_left"]
 
 OUR_ERROR = re.compile(r"^serve_app\.errors\.\w+: (?P<said>.+?)(?=^\S*Traceback|\Z)", re.MULTILINE | re.DOTALL)
+RETRYING = re.compile(r"A replica failed to start with exception\. Retrying (?P<left>\d+) more time")
 INSTALLER = re.compile(r"^\s*error: (?P<said>.+)", re.MULTILINE | re.DOTALL)
 REMEDY = (
     "the packages of this model's environment (environment: ray) could not be installed on its node: correct what is "
@@ -20,6 +21,12 @@ def explain(message: str) -> str:
     if ours := OUR_ERROR.findall(message):
         return _one_line(ours[-1])
     return message.strip()
+
+
+def starts_left(message: str) -> int | None:
+    """How often Serve will still try to start a replica of a deployment whose last start failed; None of any other."""
+    found = RETRYING.search(message)
+    return int(found["left"]) if found else None
 
 
 def _one_line(text: str) -> str:

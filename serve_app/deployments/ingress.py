@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,6 +22,7 @@ from serve_app.catalog import Catalog
 from serve_app.deployments.explain import explain
 from serve_app.deployments.handles import JobsHandle, SynthesizerHandle
 from serve_app.deployments.jobs import speaker_for
+from serve_app.deployments.threads import wait_in_threads
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.fetching import UrlFetcher
 from serve_app.job_client import JobClient
@@ -34,9 +34,6 @@ from serve_app.storage import ObjectStore, UrlSigner
 from serve_app.voices import VoiceLibrary
 
 __all__ = ["Ingress", "ServeCluster", "catalog_of", "part_status"]
-
-STORE_THREADS = 32
-"""Requests of the store at once. Python's default, cores + 4, is for work that computes; these threads wait."""
 
 
 class Ingress:
@@ -54,8 +51,7 @@ class Ingress:
         exclusive: bool,
     ) -> None:
         logs.configure(args.log_level)
-        executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
-        asyncio.get_running_loop().set_default_executor(executor)  # of asyncio.to_thread, whoever calls it here
+        wait_in_threads()
         catalog = catalog_of(args, models)
         built_in = {name for model in catalog.models for name in model.builtin_voices}
         library = VoiceLibrary(store, voices.preparer, reserved=built_in)

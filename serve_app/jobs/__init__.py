@@ -4,6 +4,7 @@
 """
 
 from serve_app.jobs.collector import COLLECT_PAGE, Collector
+from serve_app.jobs.endings import job_expired
 from serve_app.jobs.idempotency import Claim, Idempotency
 from serve_app.jobs.lists import Entry, JobLists, ListName, Part
 from serve_app.jobs.older import OlderJobs
@@ -23,9 +24,10 @@ from serve_app.jobs.records import (
     marker_of,
 )
 from serve_app.jobs.results import Results
+from serve_app.jobs.settling import RETRYABLE
 from serve_app.jobs.states import OUTCOMES, Standing
 from serve_app.jobs.status import JobStatus
-from serve_app.jobs.store import RETRYABLE, JobStore
+from serve_app.jobs.store import JobStore
 
 __all__ = [
     "COLLECT_PAGE",
@@ -56,5 +58,6 @@ __all__ = [
     "RunEnd",
     "RunEndReason",
     "Standing",
+    "job_expired",
     "marker_of",
 ]

@@ -4,6 +4,7 @@
     references/{name}/{job_id}            a job names them; written before its outcome, removed with the job
     jobs/{shard}/{id}/audio-{name}.v1     the same from the job's side, for whoever removes the job
     removals/{name}/{job_id}.{token}      somebody may be removing them just now
+    collector/named-v1/{shard}            all jobs of this shard name theirs, those of a version without references too
 
 Why no job ever names audio that is gone, whoever is killed where, without conditions and without clocks:
 
@@ -37,6 +38,7 @@ class JobAudio:
     def __init__(self, store: ObjectStore, wall_clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._wall_clock = wall_clock
+        self._all_named = False
 
     def name(self, ref: JobRef, sha256: str) -> str:
         """Under which name the job is to write audio of this content: it names it from now on."""
@@ -51,6 +53,20 @@ class JobAudio:
         self._store.put(keys.job(ref.tenant, ref.job_id, f"audio-{name}.v1"), b"", content_type=JSON)
         self._store.put(keys.audio_reference(ref.tenant, name, ref.job_id), b"", content_type=JSON)
         return not self._store.list(keys.audio_removal(ref.tenant, name), limit=1).items
+
+    def note_named(self, shard: str) -> None:
+        """All jobs of this shard name their audio (`older`)."""
+        self._store.put(keys.named(shard), b"", content_type=JSON)
+
+    def all_named(self) -> bool:
+        """Whether all jobs there are name their audio. Until then none may be removed: what nobody names may be wanted.
+
+        Asked of the store until it is so, which it then stays.
+        """
+        if not self._all_named:
+            noted = {info.key for info in self._store.list(keys.named()).items}
+            self._all_named = noted >= {keys.named(shard) for shard in keys.SHARDS}
+        return self._all_named
 
     def is_named(self, tenant: str, name: str, *, other_than: str = "") -> bool:
         """Whether any job names this audio."""
@@ -68,9 +84,9 @@ class JobAudio:
         if not self.is_named(ref.tenant, name):
             self._store.delete(keys.audio(ref.tenant, name))
         self._store.delete(removal)
-        return self._cleared(ref.tenant, name)
+        return self.cleared(ref.tenant, name)
 
-    def _cleared(self, tenant: str, name: str) -> bool:
+    def cleared(self, tenant: str, name: str) -> bool:
         """Remove what was left of removals; False where one may still be under way."""
         left = self._store.list(keys.audio_removal(tenant, name)).items
         stale = [info for info in left if info.last_modified.timestamp() + STALE_S < self._wall_clock()]

@@ -10,7 +10,7 @@ records of jobs and calls, so never what belongs to a voice or a model. Doing it
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from serve_app import keys, logs
@@ -18,7 +18,7 @@ from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError
 from serve_app.jobs import states
 from serve_app.jobs.audio import STALE_S, JobAudio
 from serve_app.jobs.folders import JobFolders
-from serve_app.jobs.lists import Due, JobLists
+from serve_app.jobs.lists import ALL_LISTS, Due, JobLists
 from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.records import JobOutcome, JobRef, JobRequest
 from serve_app.jobs.results import Results, digest
@@ -92,8 +92,10 @@ class Collector:
             request = self._folders.read(due.ref, REQUEST, JobRequest)
             outcome = self._outcome(due.ref, found)
             if not found.gone and outcome is not None and removed_at(outcome, found) > self._wall_clock():
-                self._lists.done(due)  # another entry says when
-            elif any(self._is_young(due.ref, name) for name in _named(names)):
+                # Whoever wrote this outcome may have died before there was an entry of its own.
+                self._lists.expire(due.ref, removed_at(outcome, found))
+                self._lists.done(due)
+            elif self._must_wait(due.ref, names):
                 self._put_off(due)
             else:
                 since = self._gone_since(due) if found.gone else self._wall_clock()
@@ -105,7 +107,7 @@ class Collector:
         """What has no request: the answer of a call that was no job, speech that no job asked for, a tombstone, or
         nothing any more."""
         ref = due.ref
-        if any(self._is_young(ref, name) for name in _named(names)):
+        if self._must_wait(ref, names):
             self._put_off(due)
             return
         if GONE in names and self._gone_since(due) + TOMBSTONE_S > self._wall_clock():
@@ -125,13 +127,19 @@ class Collector:
             return float(json.loads(self._folders.body(due.ref, GONE))["removed_at"])
         except (ObjectCorrupt, ValueError, KeyError, TypeError):
             since = due.ms / 1000
-            self._write_gone(due.ref, since)
+            self._write_gone(due.ref, {"removed_at": since})
             self._lists.expire(due.ref, since + TOMBSTONE_S)
             return since
 
-    def _write_gone(self, ref: JobRef, at: float) -> None:
-        gone = {"schema_version": 1, "tenant": ref.tenant, "job_id": ref.job_id, "removed_at": at}
+    def _write_gone(self, ref: JobRef, times: Mapping[str, float]) -> None:
+        gone = {"schema_version": 1, "tenant": ref.tenant, "job_id": ref.job_id, **times}
         self._folders.note(ref, GONE, json.dumps(gone).encode())
+
+    def _must_wait(self, ref: JobRef, names: set[str]) -> bool:
+        """Whether it names audio that nobody may remove yet: a job of an older version may have it, which says so
+        nowhere yet, or it was written a moment ago."""
+        audio = _named(names)
+        return bool(audio) and (not self._audio.all_named() or any(self._is_young(ref, name) for name in audio))
 
     def _is_young(self, ref: JobRef, name: str) -> bool:
         """Whether this audio would go with the job, and was written a moment ago."""
@@ -157,11 +165,10 @@ class Collector:
     def _remove(self, due: Due, request: JobRequest, outcome: JobOutcome | None, names: set[str], since: float) -> None:
         tenant, job_id = request.tenant, request.job_id
         if GONE not in names:
-            self._write_gone(due.ref, since)
-        for name in ("open", "begun"):  # where a crash left an entry
-            self._lists.remove(request, name)
+            self._write_gone(due.ref, {"removed_at": since, "accepted_at": request.accepted_at})
+        for state in ALL_LISTS:  # a crash, or another outcome, may have left an entry anywhere
+            self._lists.remove(request, state)
         if outcome is not None:
-            self._lists.remove(request, outcome.state)
             self._results.forget(due.ref, outcome.result_digest or digest(request.speech, outcome.made_by))
         if not self._remove_audio(due, names):
             return

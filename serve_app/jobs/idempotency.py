@@ -9,7 +9,9 @@ Ids are UUIDv7 in form. Their time is the beginning of the window that they were
 must make the same one; what needs the order of jobs goes by `accepted_at`.
 """
 
+import contextlib
 import hashlib
+import json
 import math
 import re
 import secrets
@@ -17,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.errors import IdempotencyMismatch, InvalidRequest
+from serve_app.errors import IdempotencyMismatch, InvalidRequest, ObjectCorrupt, ObjectNotFound
 from serve_app.jobs.folders import JobFolders
 from serve_app.jobs.lists import JobLists
 from serve_app.jobs.records import JobRef, JobRequest
@@ -67,7 +69,7 @@ class Idempotency:
         window = math.floor(now / self._window_s)
         before = JobRef(tenant=tenant, job_id=self._job_id(tenant, key, window - 1))
         names = self._names(before)
-        if REQUEST in names and self._accepted_at(before) + self._window_s > now:
+        if self._accepted_at(before, names) + self._window_s > now:
             self._check(before, names, key, body_sha256)
             return Claim(before, known=True)
         if now - window * self._window_s < CLAIMING_S and _bodies(names) and not _is_known(names):
@@ -106,8 +108,15 @@ class Idempotency:
     def _names(self, ref: JobRef) -> set[str]:
         return self._folders.names(ref)
 
-    def _accepted_at(self, ref: JobRef) -> float:
-        return self._folders.read(ref, REQUEST, JobRequest).accepted_at
+    def _accepted_at(self, ref: JobRef, names: set[str]) -> float:
+        """When the job of a key was accepted, also where its result is removed; -inf where there is none, or where what
+        an older version left does not say it."""
+        if REQUEST in names:
+            return self._folders.read(ref, REQUEST, JobRequest).accepted_at
+        if GONE in names:
+            with contextlib.suppress(ObjectNotFound, ObjectCorrupt, ValueError, KeyError, TypeError):
+                return float(json.loads(self._folders.body(ref, GONE))["accepted_at"])
+        return -math.inf
 
     def _job_id(self, tenant: str, key: str, window: int) -> str:
         ms = max(0, int(1000 * window * self._window_s))

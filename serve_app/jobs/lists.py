@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serve_app import keys
+from serve_app.errors import ObjectNotFound
 from serve_app.jobs.records import TENANT, UUID, JobRef, JobRequest, OutcomeState
+from serve_app.jobs.states import OUTCOMES
 from serve_app.storage import ObjectStore
 
-__all__ = ["Due", "Entry", "JobLists", "ListName", "Part"]
+__all__ = ["ALL_LISTS", "Due", "Entry", "JobLists", "ListName", "Part"]
 
 ListName = Literal["open", "begun"] | OutcomeState
+ALL_LISTS: tuple[ListName, ...] = ("begun", "open", *OUTCOMES)
 LAST_MS = 2**48 - 1
 ENTRY = re.compile(rf"(?P<inverse>[0-9a-f]{{12}})\.{UUID}")
 DUE = re.compile(rf"(?P<ms>[0-9a-f]{{12}})\.{UUID}\.{TENANT}")
@@ -72,6 +75,18 @@ class JobLists:
     def drop(self, tenant: str, entry: Entry) -> None:
         """Remove an entry that speaks of no job."""
         self._store.delete(keys.listed(tenant, entry.listed, entry.name))
+
+    def keep(self, tenant: str, entry: Entry) -> None:
+        """Write an entry again that was dropped too soon."""
+        self._store.put(keys.listed(tenant, entry.listed, entry.name), b"", content_type="text/plain")
+
+    def has(self, tenant: str, entry: Entry, name: ListName) -> bool:
+        """Whether the job of this entry is in that list."""
+        try:
+            self._store.head(keys.listed(tenant, name, entry.name))
+        except ObjectNotFound:
+            return False
+        return True
 
     def part(self, tenant: str, name: ListName, *, after: str = "", limit: int = PAGE) -> Part:
         """The newest jobs of a list from behind the entry `after`, at most `limit`: one listing."""

@@ -2,7 +2,7 @@
 
     submit   request -> list entry -> marker -> the client gets its 202
     run      list entry of what was begun -> run-N -> progress ... -> audio -> reference -> outcome
-    settle   list entry of the outcome, expiry, webhook; then the marker goes, last, so that a crash is made good
+    settle   all that follows from the outcome (`settling`); the marker goes, last, so that a crash is made good
 
 Keys are immutable and deterministic, so nothing needs compare-and-swap: a record written twice is the same record. A
 read that finds a request with neither marker nor outcome restores entry and marker. Where the store proved conditional
@@ -20,10 +20,9 @@ from serve_app.errors import Conflict, JobNotFound, ObjectNotFound
 from serve_app.jobs import states
 from serve_app.jobs.endings import Endings, job_expired
 from serve_app.jobs.folders import JobFolders
-from serve_app.jobs.lists import JobLists, ListName
+from serve_app.jobs.lists import JobLists
 from serve_app.jobs.markers import Markers
 from serve_app.jobs.outbox import Letter, Outbox
-from serve_app.jobs.progress import drop_progress, keeps_progress
 from serve_app.jobs.records import (
     AudioRecord,
     ErrorRecord,
@@ -37,13 +36,13 @@ from serve_app.jobs.records import (
     marker_of,
 )
 from serve_app.jobs.results import digest
+from serve_app.jobs.settling import RETRYABLE, Settling
 from serve_app.jobs.states import REQUEST, Standing
 from serve_app.jobs.status import JobStatus, removed_at
 from serve_app.storage import ObjectStore
 
-__all__ = ["RETRYABLE", "JobStore"]
+__all__ = ["JobStore"]
 
-RETRYABLE = ("failed", "expired")
 CANCELLED = "a client cancelled the job"
 
 
@@ -68,6 +67,7 @@ class JobStore:
         self._lists = JobLists(store)
         self.markers = Markers(store)
         self._outbox = Outbox(store)
+        self._settling = Settling(store, self._folders, self.markers, wall_clock)
 
     def submit(self, request: JobRequest) -> JobRequest:
         """Make the job durable. When this returns, a client may be told 202.
@@ -109,6 +109,10 @@ class JobStore:
         self._restore_marker(request, found.generation)
         end = self._folders.read(ref, states.ended_name(found.run, found.reason), RunEnd) if found.reason else None
         return JobStatus(request=request, state=found.state, standing=found, run=run, run_end=end)
+
+    def restore(self, ref: JobRef, generation: int) -> None:
+        """What `status` restores of a job that is not ended; without the pool, so that a task of it may call this."""
+        self._restore_marker(self._request(ref), generation)
 
     def deadline(self, request: JobRequest, found: Standing) -> float:
         """When the job's ttl is over, Unix seconds; infinite where it has none. A retry begins it anew."""
@@ -156,26 +160,11 @@ class JobStore:
 
     def settle(self, request: JobRequest, outcome: JobOutcome) -> None:
         """All that follows from an outcome. Doing it again is harmless, and a marker that is left over has it done."""
-        self._lists.put(request, outcome.state)
-        self._lists.expire(request.ref, outcome.removed_at)
-        if request.webhook is not None and not self.standing(request.ref).notified:
-            self._outbox.put(Letter(request.ref, outcome.generation))
-        if outcome.run:
-            self._lists.remove(request, "begun")
-        self._lists.remove(request, "open")
-        if keeps_progress(request) and outcome.state not in RETRYABLE:
-            drop_progress(self._store, request.ref)
-        if outcome.state in RETRYABLE or outcome.generation or not self._folders.exclusive:
-            self._amend_lists(request, outcome)
-        self.markers.remove(marker_of(request, outcome.generation), older=request.audio_s is None)
+        self._settling.settle(request, outcome)
 
     def settle_removed(self, ref: JobRef) -> None:
-        """Settle a job whose retention was over before anybody did: only then is it removed, and its webhook sent."""
-        found = self.standing(ref)
-        if found.exists and not found.gone and found.outcome is not None:
-            request = self._folders.read(ref, REQUEST, JobRequest)
-            name = states.outcome_name(found.outcome, found.generation)
-            self.settle(request, self._folders.read(ref, name, JobOutcome))
+        """Settle a job whose retention was over before anybody did."""
+        self._settling.settle_removed(ref)
 
     def notified(self, outcome: JobOutcome, *, sent: bool, attempts: int) -> None:
         """Record that the job's webhook was sent, or given up: it is not sent again."""
@@ -213,10 +202,11 @@ class JobStore:
         self._lists.remove(request, status.outcome.state)
         return self.status(ref)
 
-    def cancel(self, ref: JobRef) -> JobStatus:
-        """End a job that is not ended, at a client's word; its run stops when its replica sees it."""
+    def cancel(self, ref: JobRef, *, begun: bool = True) -> JobStatus:
+        """End a job that is not ended, at a client's word; its run stops when its replica sees it, and without `begun`
+        one that runs is left alone."""
         status = self.status(ref)
-        if status.outcome is not None:
+        if status.outcome is not None or (status.state != "queued" and not begun):
             return status
         outcome = self.ended(status, "cancelled", ErrorRecord(type="canceled", code="cancelled", message=CANCELLED))
         self.settle(status.request, self.finish(outcome))
@@ -246,20 +236,6 @@ class JobStore:
         spoken = {"audio": audio, "draft": draft, "units": units, "made_by": made_by, "cached": cached}
         spoken["result_digest"] = digest(status.request.speech, made_by)
         return self.ended(status, "completed", None).model_copy(update=spoken)
-
-    def _amend_lists(self, request: JobRequest, outcome: JobOutcome) -> None:
-        """Where another outcome was written meanwhile, or a retry: of all that write an entry and then look, the last
-        one sees what counts. A retry may have been begun, of which nobody can know."""
-        names = self._folders.names(request.ref)
-        found = states.standing(names)
-        counts: ListName = found.outcome or "open"
-        if counts != outcome.state:
-            self._lists.put(request, counts)
-        if counts == "open" and outcome.run:
-            self._lists.put(request, "begun")
-        ended = (states.outcomes_of(names, generation) for generation in range(found.generation + 1))
-        for state in {outcome.state}.union(*ended) - {counts}:
-            self._lists.remove(request, state)
 
     def _request(self, ref: JobRef) -> JobRequest:
         """Of one that came with an idempotency key two may be written, where the store has no conditional writes, and

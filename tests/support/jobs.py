@@ -6,13 +6,16 @@ from hashlib import sha256
 
 import numpy as np
 
+from serve_app import keys
 from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.job_runner import JobRunner, RunnerSettings
 from serve_app.jobs import JobOutcome, JobRef, JobRequest, JobStore, Results
 from serve_app.speech import NO_PROGRESS, Progress
-from serve_app.storage import ObjectStore
+from serve_app.storage import MemoryStore, ObjectStore
 
 JOB_ID = "01939f00-0000-7000-8000-00000000000a"
+NOTHING_OLDER = {keys.named(shard): b"" for shard in keys.SHARDS}
+"""What lies in a store where all jobs name their audio, so that it may be removed."""
 REF = JobRef(tenant="default", job_id=JOB_ID)
 STARTED_AT = 200.0
 """What the wall clock says when the monotonic clock says 0."""
@@ -115,6 +118,13 @@ def job_request(number: int = 0xA, tenant: str = "default", text: str = "Hello."
 def job_outcome(state: str, run: int = 1, **changes: object) -> JobOutcome:
     known = {"job_id": JOB_ID, "started_at": 101.0, "finished_at": 102.0, "model": "preview", "seed": 7}
     return JobOutcome(**(known | {"state": state, "run": run} | changes))
+
+
+def nothing_older(store: MemoryStore) -> MemoryStore:
+    """No job of an older version lies there: audio may be removed."""
+    for key, body in NOTHING_OLDER.items():
+        store.put(key, body, content_type="application/json")
+    return store
 
 
 def job_store(store: ObjectStore, clock: Clock | None = None, *, exclusive: bool = False) -> JobStore:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from serve_app.engine.fake import FakeEngine
+from serve_app.settings import LimitSettings
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock
+from tests.support.jobs import Clock, nothing_older
 from tests.support.service import LocalService
 from tests.unit.test_api_openai import upload
 
@@ -134,6 +135,16 @@ async def test_a_known_job_is_answered_though_its_voice_is_gone(service):
     assert second.json() == {"id": first.json()["id"], "status": "COMPLETED"}
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_known_job_is_answered_though_it_would_be_refused_by_now(path):
+    """A limit was lowered since: the key's answer stays what it was, and another text of that length is refused."""
+    service = LocalService()
+    first = await send(service, path)
+    later = LocalService(store=service.store, limits=LimitSettings(text_chars=10))
+    assert (await send(later, path)).json()["id"] == first.json()["id"]
+    assert (await send(later, path, "order-2")).status_code == 413
+
+
 async def test_runsync_waits_for_a_known_job_without_a_second_run(monkeypatch):
     """Whoever runs it goes on; the second caller, at another ingress, gets its end."""
     gate = threading.Event()
@@ -165,11 +176,13 @@ async def test_a_key_is_free_again_after_a_day():
     assert (await send(service, text="Something else.")).json()["id"] != first
 
 
-async def test_a_key_whose_result_is_removed_is_410():
-    """It was spoken and is gone: it is neither spoken again nor promised anew."""
+@pytest.mark.parametrize("day", [20_000.0, 20_000.95])
+async def test_a_key_whose_result_is_removed_is_410(day):
+    """It was spoken and is gone: it is neither spoken again nor promised anew, whichever day of ids it is by now, until
+    the key is free."""
     clock = Clock()
-    clock.now = 20_000 * DAY_S
-    store = MemoryStore(now=lambda: datetime.fromtimestamp(clock.now, UTC))
+    clock.now = day * DAY_S
+    store = nothing_older(MemoryStore(now=lambda: datetime.fromtimestamp(clock.now, UTC)))
     service = LocalService(store=store, wall_clock=clock)
     body = {"input": {"text": TEXT}}
     headers = {"Idempotency-Key": "k"}
@@ -181,6 +194,8 @@ async def test_a_key_whose_result_is_removed_is_410():
     answer = await service.client.post("/run", json=body, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (410, "job_expired")
     assert len(service.engine.calls) == 1
+    clock.now += DAY_S
+    assert (await service.client.post("/run", json=body, headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])

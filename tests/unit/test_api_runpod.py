@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,9 +11,10 @@ from serve_app.api.services import PartStatus
 from serve_app.audio import decode
 from serve_app.engine.fake import FakeEngine
 from serve_app.errors import ObjectNotFound, Unavailable
-from serve_app.heartbeats import Counters, Heartbeats
+from serve_app.heartbeats import Counters, Heartbeats, Liveness
 from serve_app.job_client import job_ref
 from serve_app.settings import LimitSettings
+from serve_app.storage import MemoryStore
 from tests.support.jobs import Clock, until
 from tests.support.runpod import TEXT, post, spoken
 from tests.support.service import LocalService
@@ -128,6 +130,25 @@ async def test_health_reads_heartbeats_side_by_side(service, monkeypatch):
     monkeypatch.setattr(service.store, "get", waiting)
     health = (await service.client.get("/health")).json()
     assert (health["jobs"]["completed"], health["workers"]) == (2, {"idle": 0, "running": 1})
+
+
+async def test_health_counts_a_replica_as_long_as_its_beat_changes():
+    """By this process's own clock: the wall clocks of an ingress and of the store may be minutes apart."""
+    clock, now = Clock(), datetime.now(UTC) - timedelta(minutes=10)
+    service = LocalService(store=MemoryStore(now=lambda: now))
+    object.__setattr__(service.services, "liveness", Liveness(60.0, clock))
+
+    async def running() -> int:
+        return sum((await service.client.get("/health")).json()["workers"].values())
+
+    await service.runner.beat()
+    assert await running() == 1
+    clock.now += 59
+    assert await running() == 1
+    await service.runner.beat()
+    assert await running() == 1
+    clock.now += 61
+    assert await running() == 0
 
 
 async def test_health_says_what_each_model_runs_on(service):

@@ -141,6 +141,23 @@ async def test_purging_cancels_what_waits(service):
     assert (await service.client.post("/purge-queue")).json()["removed"] == 0
 
 
+async def test_purging_leaves_what_is_begun_while_it_purges(service, monkeypatch):
+    """Between the look at the queue and the end of a job a replica may take it: then it is spoken."""
+    job_id = await run(service)
+    jobs = service.services.jobs._jobs
+    standing = jobs.standing
+
+    def then_begun(ref):
+        found = standing(ref)
+        if found.state == "queued":
+            jobs.begin(jobs.status(ref).request, run=1, owner="another", started_at=0.0)
+        return found
+
+    monkeypatch.setattr(jobs, "standing", then_begun)
+    assert (await service.client.post("/purge-queue")).json()["removed"] == 0
+    assert (await status(service, job_id))["status"] == "IN_PROGRESS"
+
+
 async def test_purging_leaves_what_is_being_spoken():
     """RunPod's rule."""
     gate = threading.Event()
@@ -189,6 +206,19 @@ async def test_a_stream_of_what_did_not_complete_is_no_success():
         assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
         assert word in answer.json()["error"]
         assert reason in answer.json()["error"]
+
+
+async def test_a_call_whose_time_is_over_is_410():
+    """At once, as a job's result is, whether anything was removed by then; also where a client made that sooner."""
+    clock = Clock()
+    service = LocalService(wall_clock=clock, clock=clock)
+    ask = {"input": {"endpoint": "list_voices"}}
+    ids = [(await service.client.post("/run", json=ask, params={"ttl": 100_000})).json()["id"] for _ in range(2)]
+    assert (await service.client.get(f"/status/{ids[1]}", params={"ttl": 10_000})).status_code == 200
+    clock.now += 50
+    assert [(await service.client.get(f"/status/{job_id}")).status_code for job_id in ids] == [200, 410]
+    clock.now += 51
+    assert (await service.client.get(f"/status/{ids[0]}")).json()["code"] == "job_expired"
 
 
 async def test_calls_that_are_no_jobs_answer_like_completed_jobs(service):

@@ -128,7 +128,7 @@ async def test_a_job_that_two_replicas_died_with_runs_alone(store):
     await b.start(submit(store, 0x1B))
     await until(lambda: speak.requests)
     other = submit(store, 0x2A)
-    for clock.now in (0.0, 5.0, 6.0, 7.0):
+    for clock.now in (0.0, 5.0, 10.0, 11.0):  # seen, known to be begun, and that by a dead one
         await b.sweep()
     assert suspect not in b._tasks  # something else runs here
     speak.gate.set()
@@ -154,7 +154,7 @@ async def test_a_new_job_is_not_begun_beside_a_suspect(store):
     lost_again(store, suspect)
     speak = closed()
     b = runner(store, speak, clock, "b")
-    for clock.now in (0.0, 5.0):
+    for clock.now in (0.0, 5.0, 10.0):
         await b.sweep()
     await until(lambda: speak.requests)
     new = submit(store, 0x1B)
@@ -229,6 +229,7 @@ async def test_a_replica_forgets_jobs_that_ended(store):
         await r.sweep()
     w = r._waiting
     assert [len(kept) for kept in (w._left, w._waited, w._own, w._told, w._known, r._tasks)] == [0] * 6
+    assert [len(kept) for kept in (w._held, w._looked, r._suspects)] == [0] * 3
 
 
 async def test_a_store_that_fails_at_release_costs_time_and_no_job(store, monkeypatch):
@@ -242,6 +243,7 @@ async def test_a_store_that_fails_at_release_costs_time_and_no_job(store, monkey
 
     speak = closed()
     a = runner(Hooked(store, refuse), speak, clock)
+    await a.beat()
     await a.start(ref)
     await until(lambda: speak.requests)
     gone = True

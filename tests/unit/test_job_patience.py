@@ -1,5 +1,6 @@
 """What time mends is waited for unit by unit: what else a job has at the replicas goes on."""
 
+import asyncio
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from serve_app.domain import SAMPLE_RATE_HZ, SpokenUnit, Unit
 from serve_app.errors import Overloaded, ReplicaLost, StorageUnreachable, Unavailable
 from serve_app.job_executor import PATIENCE_S
+from serve_app.patience import Patience
 from serve_app.planning import UnitLimits
 from serve_app.speech import NO_PROGRESS, Speaker, SpeakingModel
 from serve_app.storage import MemoryStore
@@ -83,3 +85,39 @@ async def test_a_call_that_is_no_job_is_told_at_once():
     with pytest.raises(Overloaded):
         await speaker(replicas).speak(job_request(text=TEXT).speech, NO_PROGRESS)
     assert replicas.asked[1] == 1
+
+
+async def test_waves_of_units_have_one_patience_together():
+    """What any of them waited counts once, however many waited beside it; then the run ends as one that waits."""
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    patience = Patience(sleep, lambda: now)
+
+    async def waves() -> None:
+        for unit in range(1000):
+            for _ in range(3):
+                await patience.wait(unit, Overloaded("full"))
+
+    with pytest.raises(Overloaded):
+        await waves()
+    assert sum(PATIENCE_S) <= now < sum(PATIENCE_S) + max(PATIENCE_S)
+
+
+async def test_units_that_wait_side_by_side_count_once():
+    """Eight that are refused together may wait as long as one."""
+    now, slept = 0.0, asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await slept.wait()
+
+    patience = Patience(sleep, lambda: now)
+    waiting = [asyncio.ensure_future(patience.wait(unit, Overloaded("full"))) for unit in range(8)]
+    await asyncio.sleep(0)
+    now = sum(PATIENCE_S) - 1.0
+    slept.set()
+    await asyncio.gather(*waiting)
+    await patience.wait("another", Overloaded("full"))

@@ -86,6 +86,21 @@ def test_a_queue_is_what_the_last_look_at_each_shard_saw():
     assert [each.ref for each in queue] == refs[2:]
 
 
+def test_a_queue_can_be_gone_through_while_a_look_at_it_goes_on():
+    """The look is in a thread of its own, and the loop does not wait for it."""
+    store = MemoryStore()
+    refs = [submit(store, number) for number in (0x1A, 0x2A, 0x1B)]
+    queue = JobQueue(job_store(store), "a")
+    queue.look("a")
+    seen = iter(queue)
+    first = next(seen)
+    queue.look("b")
+    job_store(store).markers.remove(marker_of(job_request(0x2A)))
+    queue.look("a")
+    assert {first.ref, *(each.ref for each in seen)} >= {*refs[:2]}
+    assert {each.ref for each in queue} == {refs[0], refs[2]}
+
+
 def test_all_replicas_choose_the_same_one_and_choices_are_even():
     """By id alone, whoever asks; one that goes takes only its own share with it."""
     refs = [JobRef(tenant="t", job_id=job_id_of(number)) for number in range(400)]

@@ -3,15 +3,16 @@
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from serve_app import job_webhooks
-from serve_app.errors import WebhookFailed
+from serve_app.errors import StorageUnreachable, WebhookFailed
 from serve_app.job_webhooks import Webhooks, WebhookSettings
 from serve_app.jobs import JobRef, JobStatus, JobStore, Letter, Outbox
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Speak, finish, runner, submit
+from tests.support.jobs import Speak, finish, job_store, runner, submit
 
 URL = "https://client.example/hook"
 
@@ -245,3 +246,49 @@ async def test_a_webhook_that_an_older_version_left_is_sent(store):
     for _ in range(2):
         await sent(webhooks(store, sender))
     assert (len(sender.sent), Outbox(store).page(limit=10)) == (1, ([], None))
+
+
+async def test_receivers_that_do_not_answer_take_no_thread_of_the_jobs(store):
+    """Though more of them are waited for than this process has threads for all else."""
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.get_running_loop().set_default_executor(pool)
+        for number in range(4):
+            ref = submit(store, number + 0x10, webhook=f"https://{number}.dead.example/hook")
+            JobStore(store, wall_clock=lambda: 200.0).cancel(ref)
+        sender = Dead()
+        hooks = webhooks(store, sender)
+        try:
+            await hooks.sweep(lambda ref: True)
+            async with asyncio.timeout(20):
+                while sender.most < 4:
+                    await asyncio.sleep(0.01)
+                assert await asyncio.to_thread(lambda: "free") == "free"
+        finally:
+            sender.release.set()
+            await hooks.close()
+
+
+async def test_a_webhook_that_cannot_be_made_is_given_up_as_one_that_fails(store):
+    """A defect is a try like any other: it does not come back at every sweep for as long as the job is kept."""
+    ref, sender, pauses = await ended(store), Sender(), []
+    hooks = webhooks(store, sender, pauses)
+    hooks._body_of = lambda status: {"broken": object()}
+    for _ in range(3):
+        await sent(hooks)
+    assert (sender.tries, pauses) == (0, [10.0, 10.0])
+    assert job_store(store).standing(ref).notified
+
+
+async def test_a_webhook_that_cannot_be_looked_at_is_left_for_a_while(store, monkeypatch):
+    """A record that cannot be read, or a store that does not answer, is asked once a minute and not at every sweep."""
+    await ended(store)
+    hooks, asked = webhooks(store, Sender()), []
+
+    def status(ref):
+        asked.append(ref)
+        raise StorageUnreachable("no answer")
+
+    monkeypatch.setattr(hooks._jobs, "status", status)
+    for _ in range(3):
+        await sent(hooks)
+    assert len(asked) == 1

@@ -15,7 +15,7 @@ from serve_app.jobs import Collector, JobLists, JobRef, Results, results
 from serve_app.jobs.collector import GRACE_S, TOMBSTONE_S
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, contents
-from tests.support.jobs import Clock, job_id_of, job_request, job_store, speak_now, submit
+from tests.support.jobs import NOTHING_OLDER, Clock, job_id_of, job_request, job_store, nothing_older, speak_now, submit
 
 KEPT_S = 10 * 86_400.0
 WAV = b"RIFF one"
@@ -24,6 +24,7 @@ HOUSEHOLD = {
     "voices/anna.wav": b"v", "voices/anna.txt": b"t", "prepared/anna/1.wav": b"p", "models/f5/x": b"m",
     "timings/x.srt": b"s", "output/of-the-old-worker.wav": b"o", "heartbeats/a.v1.json": b"{}",
     "runtimes/f5.v1.json": b"{}", "webhook-secret.v1": b"w", "audio/" + "0" * 64: b"nobody's, and not ours to judge",
+    **NOTHING_OLDER,
 }  # fmt: skip
 
 
@@ -82,16 +83,6 @@ def test_a_job_goes_when_its_time_is_over_and_not_before(store, clock):
     assert contents(store) == HOUSEHOLD
     with pytest.raises(JobNotFound):
         job_store(store, clock).status(ref)
-
-
-@pytest.mark.parametrize("left", ["open", "begun"])
-def test_a_list_entry_that_a_crash_left_goes_with_the_job(store, clock, left):
-    """It would be listed as one that waits, for ever."""
-    spoken(store, clock)
-    JobLists(store).put(job_request(), left)
-    clock.now = KEPT_S + 0.01
-    collect(store, clock)
-    assert [key for key in ours(store) if key.startswith("lists/")] == []
 
 
 def test_what_a_client_shortened_goes_sooner(store, clock):
@@ -167,27 +158,6 @@ def test_a_result_that_another_job_spoke_since_is_not_forgotten(store, clock):
     assert Results(store, clock.wall).find(asks).job_id == job_id_of(0x1B)
 
 
-def test_a_retried_job_is_kept_from_its_new_end(store, clock):
-    """The entry of its first end finds it waiting or ended anew, and leaves it."""
-    ref, jobs = submit(store, retention_s=KEPT_S), job_store(store, clock)
-    status = jobs.status(ref)
-    jobs.settle(status.request, jobs.finish(jobs.ended(status, "failed", None)))
-    clock.now = KEPT_S - 10
-    jobs.retry(ref)
-    clock.now = KEPT_S + 10
-    collect(store, clock)
-    assert jobs.status(ref).state == "queued"
-    speak_now(store, clock, ref, WAV)
-    clock.now = 2 * KEPT_S
-    collect(store, clock)
-    assert jobs.status(ref).state == "completed"
-    clock.now = 2 * KEPT_S + 11
-    collect(store, clock)
-    clock.now += TOMBSTONE_S + 1
-    collect(store, clock)
-    assert contents(store) == HOUSEHOLD
-
-
 def test_kept_answers_of_calls_go_too(store, clock):
     """A call that was no job has an entry of its own."""
     call_id = job_id_of(0x5A)
@@ -224,7 +194,7 @@ def test_a_crash_at_any_write_is_made_good_by_the_next_look(clock):
     """Whatever was done already: in the end the same is gone, and the audio of the other job is there."""
     for at in range(40):
         clock.now = 0.0
-        store = MemoryStore(now=clock.date)
+        store = nothing_older(MemoryStore(now=clock.date))
         spoken(store, clock, worker_output=True, seeded=True, webhook="https://client.example/hook")
         spoken(store, clock, 0x1A, b"other")
         other = spoken(store, clock, 0x2B, b"other", retention_s=9 * KEPT_S)
@@ -304,7 +274,7 @@ def test_jobs_are_looked_at_side_by_side(clock):
             return super().list(prefix, after=after, limit=limit)
 
     is_collected: list[bool] = []
-    store = Meets(now=clock.date)
+    store = nothing_older(Meets(now=clock.date))
     for number in range(0x10, 0x90, 0x10):
         spoken(store, clock, number, b"%d" % number)
     clock.now = KEPT_S + 1

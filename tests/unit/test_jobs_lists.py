@@ -157,7 +157,8 @@ async def test_an_old_entry_is_asked_about_once_an_hour(store):
     JobLists(store).put(request_of(3), "open")  # of a job that is removed, all but this
     job_store(store).submit(waits)
     clock, listed = Clock(), []
-    client = JobClient(Hooked(store, lambda operation, key: listed.append(key)), None, clock, wall_clock=clock.wall)
+    looks = Hooked(store, lambda operation, key: listed.append(key) if operation == "list" else None)
+    client = JobClient(looks, None, clock, wall_clock=clock.wall)
 
     async def states() -> list:
         listed.clear()
@@ -187,9 +188,10 @@ async def test_one_page_looks_at_a_bounded_number_of_entries(store):
         add(store, number, "in_progress" if number == 1 else "queued")
         JobLists(store).put(request_of(number), "begun")
     listings: list[str] = []
-    client = client_of(Hooked(store, lambda operation, key: listings.append(key) if "jobs/" in key else None))
+    client = client_of(Hooked(store, lambda operation, key: listings.append(key) if operation == "list" else None))
     page = await client.page("default", "in_progress", limit=5)
-    assert (page.items, page.next_after is not None, len(listings)) == ((), True, SCANNED)
+    looked_at = [key for key in listings if key.startswith("jobs/")]
+    assert (page.items, page.next_after is not None, len(looked_at)) == ((), True, SCANNED)
     last = await client.page("default", "in_progress", after=page.next_after, limit=5)
     assert ([each.accepted_at for each in last.items], last.next_after) == ([1.0], None)
 
@@ -222,7 +224,7 @@ async def test_what_waits_is_found_among_many_that_ended(store):
     for number in range(1, 61):
         add(store, number, "queued" if number in (1, 31) else "completed")
     asked: list[str] = []
-    client = client_of(Hooked(store, lambda operation, key: asked.append(key)))
+    client = client_of(Hooked(store, lambda operation, key: asked.append(key) if operation == "list" else None))
     page = await client.page("default", "queued", limit=2)
     assert [each.accepted_at for each in page.items] == [31.0, 1.0]
     assert len([key for key in asked if key.startswith("jobs/")]) == 1

@@ -4,26 +4,13 @@ import json
 
 import pytest
 
-from serve_app.jobs import RETENTION_S, Collector, JobRef, JobRequest, Marker, OlderJobs, older
-from serve_app.jobs.collector import TOMBSTONE_S
+from serve_app.jobs import RETENTION_S, JobRequest, Marker
 from serve_app.jobs.records import parse_marker
 from serve_app.storage import MemoryStore
-from tests.support.interleaving import Hooked, contents
-from tests.support.jobs import Clock, Speak, finish, job_store, runner, speak_now, submit
+from tests.support.interleaving import contents
+from tests.support.jobs import Clock, Speak, finish, job_store, runner
+from tests.support.older import ACCEPTED_MS, FAILED, JOB_ID, OUTCOME, REQUEST, RUN
 
-JOB_ID = "01939f00-1234-7000-8000-00000000000a"
-ACCEPTED_MS = 0x01939F001234
-REQUEST = f"""{{"schema_version":1,"tenant":"default","job_id":"{JOB_ID}","accepted_at":100.0,"dialect":"runpod",
-"speech":{{"text":"Hello.","model":"preview","voice":{{"name":"heart","version":"builtin","tenant":"default"}},
-"speed":1.0,"seed":7,"request_id":"r1","tenant":"default","job_id":"{JOB_ID}","sampling":null,"cross_fade_s":null}},
-"worker_output":true}}"""
-RUN = f"""{{"schema_version":1,"tenant":"default","job_id":"{JOB_ID}","run":1,"owner":"old","started_at":101.0}}"""
-OUTCOME = f"""{{"schema_version":1,"tenant":"default","job_id":"{JOB_ID}","state":"completed","run":1,
-"started_at":101.0,"finished_at":102.0,"model":"preview","draft":true,"seed":7,"units":1,"audio":{{"key":"audio/ab","sha256":"ab",
-"content_type":"audio/wav","size_bytes":4,"duration_s":1.5}},"error":null}}"""
-FAILED = f"""{{"schema_version":1,"tenant":"default","job_id":"{JOB_ID}","state":"failed","run":3,"started_at":101.0,
-"finished_at":102.0,"model":"preview","draft":false,"seed":7,"units":0,"audio":null,
-"error":{{"type":"server_error","code":"synthesis_failed","message":"out of memory"}}}}"""
 OLDER_MARKER = f"pending/a/{JOB_ID}.default"
 
 
@@ -110,76 +97,6 @@ def test_an_older_outcome_is_kept_for_the_default_time():
     outcome = job_store(store).status(ref).outcome
     assert (outcome.removed_at, outcome.generation, outcome.made_by) == (102.0 + RETENTION_S, 0, "")
     assert contents(store) == before  # a look at what ended writes nothing
-
-
-def older_jobs(store: MemoryStore, count: int) -> list[str]:
-    """So many that ended, every third of them failed; the audio of two is the same."""
-    sha256s = [f"{number // 2:064x}" for number in range(count)]
-    for number, sha256 in enumerate(sha256s):
-        job_id = JOB_ID[:-4] + f"{number:03x}a"
-        state, record = ("failed", FAILED) if number % 3 == 2 else ("completed", OUTCOME)
-        record = record.replace("audio/ab", f"audio/{sha256}").replace('"ab"', f'"{sha256}"').replace(JOB_ID, job_id)
-        for name, body in (("request", REQUEST.replace(JOB_ID, job_id)), (state, record), ("run-0001", RUN)):
-            store.put(f"jobs/a/{job_id}/{name}.v1.json", body.encode(), content_type="application/json")
-        store.put(f"audio/{sha256}", b"RIFF", content_type="audio/wav")
-    return [JOB_ID[:-4] + f"{number:03x}a" for number in range(count)]
-
-
-def settle_all(store: MemoryStore, clock: Clock, turns: int = 40) -> None:
-    """By a new process each turn, as one that is replaced again and again."""
-    for _ in range(turns):
-        OlderJobs(store, job_store(store, clock), clock.wall).settle("a")
-
-
-def test_what_an_older_version_had_ended_is_listed_and_removed_like_all_else(monkeypatch):
-    """An hour after the start, a page at a time; its audio is named before, and goes with the last job that has it."""
-    monkeypatch.setattr(older, "PAGE", 7)
-    clock = Clock()
-    store = MemoryStore(now=clock.date)
-    job_ids = older_jobs(store, 10)
-    ref = submit(store, 0xFA)
-    speak_now(store, clock, ref, b"RIFF of today", made_by="test")
-    before = contents(store)
-    settle_all(store, clock)
-    assert contents(store, without=("collector/",)) == before
-    clock.now = older.SETTLES_AFTER_S
-    settle_all(store, clock)
-    listed = {state: len(store.list(f"lists/{state}/").items) for state in ("completed", "failed", "open")}
-    assert listed == {"completed": 8, "failed": 3, "open": 0}
-    assert len(store.list("expiry/a/").items) == 11
-    assert len(store.list("references/").items) == 8
-    assert job_store(store, clock).status(JobRef(tenant="default", job_id=job_ids[0])).state == "completed"
-    clock.now = 2 * RETENTION_S
-    for clock.now in (2 * RETENTION_S, 2 * RETENTION_S + TOMBSTONE_S + 1):
-        for _ in range(3):
-            Collector(store, clock.wall).collect("a")
-    assert set(contents(store)) == {"collector/scanned-v1/a"}
-
-
-def test_a_shard_that_was_looked_through_costs_nothing_more():
-    """Not even a look at the note, in one process; and no other process begins anew."""
-    clock, asked = Clock(), []
-    store = MemoryStore(now=clock.date)
-    older_jobs(store, 2)
-    clock.now = -older.SETTLES_AFTER_S
-    settle_all(store, clock, 1)
-    clock.now = 0.0
-    settle_all(store, clock, 1)
-    looks = OlderJobs(Hooked(store, lambda verb, key: asked.append((verb, key))), job_store(store), clock.wall)
-    for _ in range(3):
-        looks.settle("a")
-    assert asked == [("get", "collector/scanned-v1/a")]
-
-
-async def test_a_jobs_replica_settles_older_jobs_when_it_collects():
-    """In the turn of the collector, in the shards that are its own."""
-    clock = Clock()
-    store = MemoryStore(now=clock.date)
-    older_jobs(store, 2)
-    r = runner(store, Speak(), clock)
-    for clock.now in (0.0, older.SETTLES_AFTER_S):
-        await r.collect()
-    assert len(store.list("lists/completed/").items) == 2
 
 
 def test_fields_of_a_newer_release_are_passed_over():

@@ -14,9 +14,15 @@ from serve_app.jobs import Collector, JobRef, JobStatus, Results
 from serve_app.jobs.collector import GRACE_S, TOMBSTONE_S
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, contents
-from tests.support.jobs import Clock, job_request, job_store, speak_now
+from tests.support.jobs import NOTHING_OLDER, Clock, job_request, job_store, speak_now
 
-HOUSEHOLD = {"voices/anna.wav": b"v", "prepared/anna/1.wav": b"p", "models/f5/x": b"m", "output/old.wav": b"o"}
+HOUSEHOLD = {
+    "voices/anna.wav": b"v",
+    "prepared/anna/1.wav": b"p",
+    "models/f5/x": b"m",
+    "output/old.wav": b"o",
+    **NOTHING_OLDER,
+}
 NUMBERS = st.integers(0, 30)
 DAY_S = 86_400.0
 

@@ -3,9 +3,12 @@
 import socket
 import stat
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from serve_app import launcher
 
@@ -59,3 +62,35 @@ def test_another_address_than_loopback_is_refused_unless_told(tmp_path, monkeypa
 def test_the_service_is_asked_by_a_name_that_it_answers_to(host, url):
     """Bound to all addresses, it is still called by a loopback name: any other is refused by allowed_hosts."""
     assert launcher.local_url(host, 8000) == url
+
+
+@pytest.mark.parametrize(
+    ("polls", "found"),
+    [
+        (["", "19", "19", "18"], True),
+        (["", "19", "19", ""], False),
+        (["17"], False),
+        (["", "DEPLOY_FAILED"], True),
+    ],
+    ids=["a second start fails", "the second start works", "only one failure was seen", "Serve gives up"],
+)
+def test_two_starts_that_fail_are_enough(monkeypatch, polls, found):
+    """Serve would try on for minutes; what is wrong is said without its tracebacks."""
+    told: list[str] = []
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={"speech": _application(told[-1])}))
+    failures = launcher._Failures()
+    seen = [failures.found() for poll in polls if told.append(poll) is None]
+    assert seen[:-1] == [None] * (len(polls) - 1)
+    assert (seen[-1] == "speech: it failed\nf5: no such file") is found
+
+
+def _application(poll: str) -> SimpleNamespace:
+    """As Serve tells it: how often it will still try, or that it has given up."""
+    cause = "ray::init\nserve_app.errors.ConfigError: no such file"
+    message = f"A replica failed to start with exception. Retrying {poll} more time(s). Error:\n{cause}"
+    failed = poll == "DEPLOY_FAILED"
+    return SimpleNamespace(
+        status=ApplicationStatus.DEPLOY_FAILED if failed else ApplicationStatus.DEPLOYING,
+        message="it failed",
+        deployments={"f5": SimpleNamespace(message=cause if failed else message if poll else "")},
+    )

@@ -4,7 +4,10 @@ import asyncio
 import threading
 import time
 
+import pytest
+
 from serve_app import keys
+from serve_app.errors import StorageUnreachable
 from serve_app.jobs import marker_of
 from serve_app.queue_view import VIEW_AGE_S, VIEW_SHARE, QueueView
 from serve_app.storage import MemoryStore
@@ -52,6 +55,25 @@ async def test_a_view_is_shared_and_a_second_old_at_most():
     await seen(view)
     assert await view.position(marker_of(second)) == 1
     assert len(listed) == 32
+
+
+async def test_nobody_is_told_a_position_that_no_look_has_seen():
+    """While the store does not answer, each who asks is told so, also within the second; then it is right at once."""
+    store, broken = MemoryStore(), [True, True]
+    requests = [job_request(number, accepted_at=float(number)) for number in (1, 2)]
+    for request in requests:
+        job_store(store).submit(request)
+
+    def fails(operation: str, key: str) -> None:
+        if broken and key == keys.pending("a"):
+            broken.pop()
+            raise StorageUnreachable("no answer")
+
+    view = QueueView(job_store(Hooked(store, fails)), Clock(), lambda: 0.0)
+    for _ in range(2):
+        with pytest.raises(StorageUnreachable):
+            await view.position(marker_of(requests[1]))
+    assert await view.position(marker_of(requests[1])) == 2
 
 
 async def test_looks_take_a_twentieth_of_a_core_at_most():
