@@ -26,13 +26,12 @@ from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
 from serve_app.job_waiting import WaitingJobs
 from serve_app.job_webhooks import Webhooks
 from serve_app.jobs import COLLECT_PAGE, Collector, JobRef, JobRun, JobStore, Marker, OlderJobs, Standing
-from serve_app.patience import forever, heard, logged
+from serve_app.patience import Turn, forever, heard, logged
 from serve_app.storage import ObjectStore
 from serve_app.store_clock import StoreClock
 
 __all__ = ["JobRunner", "RunnerSettings"]
 
-Turn = Callable[[], Awaitable[None]]
 ALONE_FROM = 2
 """Runs of a job that did not end: one may be the replica's fault, from two on it may be the job's."""
 LOOKED_AT = 32

@@ -9,9 +9,10 @@ from typing import TypeVar
 from serve_app import logs
 from serve_app.errors import Overloaded, ServiceError, StorageUnreachable, Unavailable
 
-__all__ = ["PASSING", "PATIENCE_S", "Patience", "forever", "heard", "logged", "patiently"]
+__all__ = ["PASSING", "PATIENCE_S", "Patience", "Turn", "forever", "heard", "logged", "patiently"]
 
 T = TypeVar("T")
+Turn = Callable[[], Awaitable[None]]
 
 PASSING = (Overloaded, Unavailable, StorageUnreachable)
 """What time mends: a full queue, a replica or a cache that is restarting, a store that does not answer."""
@@ -60,14 +61,14 @@ async def patiently(step: Callable[[], Awaitable[T]], patience: Patience) -> T:
             await patience.wait(step, error)
 
 
-async def forever(turn: Callable[[], Awaitable[None]], failure: str, pause: Callable[[], Awaitable[None]]) -> None:
+async def forever(turn: Turn, failure: str, pause: Turn) -> None:
     """`turn` and `pause` until cancelled. What fails is logged as `failure`, and tried again at the next turn."""
     while True:
         await logged(turn, failure)
         await pause()
 
 
-async def logged(turn: Callable[[], Awaitable[None]], failure: str) -> None:
+async def logged(turn: Turn, failure: str) -> None:
     """`turn`; what it fails of is logged as `failure` and goes no further."""
     try:
         await turn()
