@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
+from serve_app.launcher import SERVE_PATIENCE
 from tests.chaos.node import STARTED
 from tests.chaos.processes import Process, Sessions, members, title
 from tests.support.running import ROOT, environment, free_port, until
@@ -70,7 +71,7 @@ class RayCluster:
             RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
             RAY_USAGE_STATS_ENABLED="0",
             RAY_DEDUP_LOGS="0",
-            RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT="1000",
+            **SERVE_PATIENCE,
             RAY_prestart_worker_first_driver="0",
             RAY_worker_niceness="0",  # Ray's own 15 would starve replicas beside other tests, and stop heartbeats
         )

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from serve_app.audio import decode
+from serve_app.launcher import SERVE_PATIENCE
 from tests.support.dockerfile import Ignore, ScratchImage, instructions, of_target
 from tests.support.running import ROOT, STOP_S, environment, free_port, running, until
 from tests.support.stand_in_wheel import write_wheel
@@ -95,6 +96,14 @@ def test_uv_is_the_makefiles():
     """One version of the installer, wherever the locks are installed."""
     pinned = re.search(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1)
     assert f"ARG UV_VERSION={pinned}\n" in DOCKERFILE
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_serve_is_as_patient_as_with_make_run(target: str):
+    """The limits of Serve that the launcher raises are raised in the image too, which starts Serve without it."""
+    set_here = [i.value for i in of_target(DOCKERFILE, target) if i.keyword == "ENV"]
+    missing = [f"{k}={v}" for k, v in SERVE_PATIENCE.items() if not any(f"{k}={v}" in value for value in set_here)]
+    assert missing == []
 
 
 def test_nothing_private_enters_the_build():

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from env_setup.wheels import sha256_of
+from serve_app.launcher import SERVE_PATIENCE
 from tests.support.http_servers import serving_files
 from tests.support.running import ROOT, RunningService, environment, free_port, running, until
 from tests.support.sentences import SENTENCES
@@ -154,7 +155,9 @@ def deploy(folder: Path) -> Iterator[tuple[Deploy, str]]:
     port = free_port()
     env = environment(RAY_TMPDIR=str(folder), DATA_DIR=str(folder / "data"), RAY_AUTH_MODE="token")
     env |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": str(ROOT)}
-    env |= {"RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "2"}  # of a start that fails; make run waits for as many
+    env |= SERVE_PATIENCE | {
+        "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "2"
+    }  # of a start that fails; make run waits for as many
     command = [str(LEAN), "-m", "tests.support.deploying", str(port)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
