@@ -103,9 +103,10 @@ def acceptance() -> str:
         f"runs nothing; {TURNS} turns of {calls} clients\n"
     )
     columns = (
-        "| store | clients | no-op /s | p50 ms | p99 ms | no-op POST /s | jobs /s | p50 ms | p99 ms | % of no-op |"
+        "| store | clients | no-op GET /s | p50 ms | p99 ms | no-op POST /s | jobs /s | p50 ms | p99 ms "
+        "| % of no-op POST | % of no-op GET |"
     )
-    return "\n".join([head, columns, "|---" * 10 + "|", *rows])
+    return "\n".join([head, columns, "|---" * 11 + "|", *rows])
 
 
 def _row(store: str, clients: int, loads: Mapping[str, Load]) -> str:
@@ -113,7 +114,7 @@ def _row(store: str, clients: int, loads: Mapping[str, Load]) -> str:
     return (
         f"| {store} | {clients} | {no_op.per_s:.0f} | {no_op.percentile_ms(50):.1f} | {no_op.percentile_ms(99):.1f} "
         f"| {post.per_s:.0f} | {job.per_s:.0f} | {job.percentile_ms(50):.1f} | {job.percentile_ms(99):.1f} "
-        f"| {100 * job.per_s / no_op.per_s:.0f} |"
+        f"| {100 * job.per_s / post.per_s:.0f} | {100 * job.per_s / no_op.per_s:.0f} |"
     )
 
 

@@ -26,7 +26,7 @@ from serve_app.deployments.synthesizer import Synthesizer
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpokenUnit, Unit
 from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
-from serve_app.jobs import JobRef
+from serve_app.jobs import Marker
 from serve_app.runtimes import Runtimes
 from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.storage import ObjectStore
@@ -132,14 +132,14 @@ class CountedJobs(Jobs):
         super().__init__(*args, **more)
         self._calls = Calls(os.environ.get(CALLS))
 
-    async def start(self, refs: JobRef | Sequence[JobRef]) -> None:
-        for ref in [refs] if isinstance(refs, JobRef) else refs:
-            self._calls.note("start", ref.job_id)
-        await super().start(refs)
+    async def start(self, markers: Sequence[Marker]) -> None:
+        for marker in markers:
+            self._calls.note("start", marker.ref.job_id)
+        await super().start(markers)
 
-    async def run(self, ref: JobRef) -> None:
-        self._calls.note("run", ref.job_id)
-        await super().run(ref)
+    async def run(self, marker: Marker) -> None:
+        self._calls.note("run", marker.ref.job_id)
+        await super().run(marker)
 
 
 class IdleJobs:
@@ -148,7 +148,7 @@ class IdleJobs:
     def __init__(self, *args: Any, **more: Any) -> None:
         pass
 
-    async def start(self, refs: JobRef | Sequence[JobRef]) -> None:
+    async def start(self, markers: Sequence[Marker]) -> None:
         pass
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

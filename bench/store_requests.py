@@ -16,7 +16,7 @@ from bench.counting import COLLECT_S, DAY_S, HEARTBEAT_S, SWEEP_S, UNIT_S, WATCH
 from serve_app.audio import encode
 from serve_app.domain import DEFAULT_TENANT, SAMPLE_RATE_HZ, Speech, SpeechRequest
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.jobs import JobRef
+from serve_app.jobs import JobRequest, marker_of
 from serve_app.speech import Progress
 from serve_app.voices import Upload, VoiceLibrary
 from tests.support.preparing import PlainPreparer
@@ -34,7 +34,7 @@ async def short_job(**more: Any) -> Counter[str]:
     request = bench.request(**more)
     with bench.store.counted() as found:
         await bench.client.submit(request)
-        await _run(bench.runner(), request.ref)
+        await _run(bench.runner(), request)
     return found
 
 
@@ -59,7 +59,7 @@ async def found_again() -> Counter[str]:
     bench = Bench()
     first = bench.request(seeded=True)
     await bench.client.submit(first)
-    await _run(bench.runner(), first.ref)
+    await _run(bench.runner(), first)
     again = bench.request(seeded=True)
     again = again.model_copy(update={"speech": _same_text(again.speech, first.speech)})
     with bench.store.counted() as found:
@@ -86,7 +86,7 @@ async def webhook() -> Counter[str]:
     plain = await short_job()
     with bench.store.counted() as all_of_it:
         await bench.client.submit(request)
-        await _run(runner, request.ref)
+        await _run(runner, request)
         await _webhooks_sent(runner)
     all_of_it["LIST"] -= 1  # the look into the outbox that every sweep makes
     return all_of_it - plain
@@ -100,7 +100,7 @@ async def hour_of_speech() -> Counter[str]:
     request = request.model_copy(update={"speech": _with_units(request.speech, units)})
     with bench.store.counted() as found:
         await bench.client.submit(request)
-        await _run(bench.runner(), request.ref)
+        await _run(bench.runner(), request)
     return found
 
 
@@ -110,7 +110,7 @@ async def status(*, ended: bool, asked_before: bool) -> Counter[str]:
     request = bench.request()
     await bench.client.submit(request)
     if ended:
-        await _run(bench.runner(), request.ref)
+        await _run(bench.runner(), request)
     for _ in range(1 + asked_before):
         with bench.store.counted() as found:
             await bench.client.position(await bench.client.status(request.ref))
@@ -125,7 +125,7 @@ async def page(state: Any, *, ended: bool) -> Counter[str]:
         request = bench.request()
         await bench.client.submit(request)
         if ended:
-            await _run(runner, request.ref)
+            await _run(runner, request)
     with bench.store.counted() as found:
         assert len((await bench.client.page(DEFAULT_TENANT, state, limit=20)).items) == 20
     return found
@@ -136,7 +136,7 @@ async def removal() -> Counter[str]:
     bench = Bench()
     request = bench.request()
     await bench.client.submit(request)
-    await _run(runner := bench.runner(), request.ref)
+    await _run(runner := bench.runner(), request)
     await runner.collect()  # the first of a process also asks whether older jobs are to be settled
     idle = await _collected(runner, bench.store)
     total = Counter[str]()
@@ -177,7 +177,7 @@ async def watched_minute() -> Counter[str]:
     runner = JobRunner(bench.store, held, settings, wall_clock=lambda: bench.now, exclusive=True)
     request = bench.request()
     await bench.client.submit(request)
-    await runner.start(request.ref)
+    await runner.start(marker_of(request))
     await gate.wait()
     with bench.store.counted() as found:
         await runner.watch()
@@ -185,9 +185,9 @@ async def watched_minute() -> Counter[str]:
     return Counter({verb: count * round(60 / WATCH_S) for verb, count in found.items()})
 
 
-async def _run(runner: JobRunner, ref: JobRef) -> None:
-    assert await runner.start(ref)
-    await runner.wait(ref)
+async def _run(runner: JobRunner, request: JobRequest) -> None:
+    assert await runner.start(marker_of(request))
+    await runner.wait(request.ref)
 
 
 async def _webhooks_sent(runner: JobRunner) -> None:

@@ -33,11 +33,11 @@ DAY_S = 86_400.0
 class Runners(Protocol):
     """The Jobs replicas, any of them. Raises ServiceError when none can be reached."""
 
-    async def start(self, refs: Sequence[JobRef]) -> None:
+    async def start(self, markers: Sequence[Marker]) -> None:
         """Run these jobs as far as there is room; the others wait in the store."""
         ...
 
-    async def run(self, ref: JobRef) -> None:
+    async def run(self, marker: Marker) -> None:
         """Start it, and return when that replica is done with it (or had no room)."""
         ...
 
@@ -115,9 +115,9 @@ class JobClient:
                 self._jobs.settle(request, self._jobs.finish(outcome))
                 logs.event("result_found", job_id=request.job_id, key=found.audio.key)
 
-    def tell(self, ref: JobRef) -> None:
+    def tell(self, marker: Marker) -> None:
         """Have a runner told, soon; nobody waits for that. If none can be told, a sweep finds the job."""
-        self._teller.tell(ref)
+        self._teller.tell(marker)
 
     async def status(self, ref: JobRef) -> JobStatus:
         """From the store alone. Raises JobNotFound, JobExpired."""
@@ -135,11 +135,13 @@ class JobClient:
         deadline = self._clock() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                await self._runners.run(ref)
+                await self._runners.run(status.marker)
         except TimeoutError:
             return await self.status(ref)
         except ServiceError as error:
             logs.event("runner_lost", job_id=ref.job_id, code=error.code, reason=error.message)
+        except Exception as error:  # of a Jobs replica of an older version, which knows no markers
+            logs.failure("runner_lost", error, job_id=ref.job_id)
         return await self.wait(ref, deadline - self._clock())
 
     async def wait(self, ref: JobRef, timeout_s: float) -> JobStatus:

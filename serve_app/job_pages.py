@@ -33,6 +33,9 @@ with one idempotency key may leave one that nobody else takes away."""
 WINDOW = 20
 """Entries of each list that are looked at together, at least, however few are asked for."""
 REMEMBERED = 10_000
+BEGUN_AGE_S = 1.0
+"""How old it may be what a page says of a job that was begun and is in no outcome's list: in progress, or queued again.
+Each such job is asked for by a listing of its own."""
 FIRST: frozenset[ListName] = frozenset(("open", "begun"))
 
 
@@ -87,6 +90,7 @@ class JobPages:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._waits: TTLCache[tuple[str, str], None] = TTLCache(REMEMBERED, DOUBTED_S, clock)
+        self._begun: TTLCache[tuple[str, str], JobState] = TTLCache(REMEMBERED, BEGUN_AGE_S, clock)
 
     def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:
         """Jobs of one state or of all, from behind the entry `after`."""
@@ -149,7 +153,12 @@ class JobPages:
 
     def _asked(self, tenant: str, entries: Collection[Entry]) -> JobState | None:
         """What the job of these entries says itself; an entry of one that is removed goes. Works in the pool."""
-        ref = JobRef(tenant=tenant, job_id=next(iter(entries)).job_id)
+        first = next(iter(entries))
+        unended = {each.listed for each in entries} <= FIRST
+        with self._lock:
+            if unended and (state := self._begun.get((tenant, first.name))) is not None:
+                return state
+        ref = JobRef(tenant=tenant, job_id=first.job_id)
         found = self._jobs.standing(ref)
         if not found.exists or found.gone:
             for entry in entries:
@@ -162,6 +171,9 @@ class JobPages:
                 self._restore(ref, found.generation)
             with self._lock:
                 self._waits.update({(tenant, entry.name): None for entry in entries})
+        if found.outcome is None:
+            with self._lock:
+                self._begun[tenant, first.name] = found.state
         return found.state
 
     def _restore(self, ref: JobRef, generation: int) -> None:

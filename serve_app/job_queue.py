@@ -46,6 +46,10 @@ class JobQueue:
                 found = [*found, *behind]
             self._seen[shard] = {marker.ref.job_id: marker for marker in found}
 
+    def add(self, marker: Marker) -> None:
+        """See a job before a look has found it."""
+        self._seen[marker.ref.job_id[-1]][marker.ref.job_id] = marker
+
     def discard(self, ref: JobRef) -> None:
         """It has ended; the next look would find that too."""
         self._seen[ref.job_id[-1]].pop(ref.job_id, None)

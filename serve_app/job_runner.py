@@ -1,8 +1,8 @@
 """Which jobs one Jobs replica runs when, those of replicas that died included.
 
-    start(ref) -----------.
-                           >--> slots (bounded) --> JobExecutor: one run
-    look() --> fill() ----'
+    start(marker) --.
+                     >--> WaitingJobs --> fill() --> slots (bounded) --> JobExecutor: one run
+    look() ---------'
           '--> tend(), webhooks
 
 Each is a loop of its own, so that a slot that came free waits for no look at a long queue. A job is at-least-once and
@@ -11,8 +11,6 @@ Knows nothing of HTTP, Ray or models.
 """
 
 import asyncio
-import contextlib
-import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -88,9 +86,7 @@ class JobRunner:
         self._tasks: dict[JobRef, asyncio.Task[None]] = {}
         self._alone: JobRef | None = None  # a job whose last run did not end: nothing runs beside it
         self._suspects: set[JobRef] = set()  # jobs for an empty replica, as far as was seen since the last sweep
-        self._looked_at = -math.inf
         self._wake = asyncio.Event()  # there is something to fill slots with
-        self._look_due = asyncio.Event()  # there is room for jobs that it was told of
         self._swept = asyncio.Event()
         self._has_beaten = asyncio.Event()
         self._closing = False
@@ -98,19 +94,17 @@ class JobRunner:
         self._beating = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
         self._watching = ThreadPoolExecutor(1, thread_name_prefix="watch")
 
-    async def start(self, ref: JobRef) -> bool:
-        """Run the job here, now; False if it must wait in the store: no room, or older ones wait already."""
-        if ref in self._tasks:
+    async def start(self, marker: Marker) -> bool:
+        """Run the job here, now; False if it must wait for its turn: no room, or others wait already."""
+        if marker.ref in self._tasks:
             return True
-        if not self._may_begin():
-            self._waiting.tell(ref)  # and looked for when there is room: a full replica asks the store nothing
-            return False
-        if self._waiting.any_beside(self._tasks):
-            self._waiting.tell(ref)
-            self._wake.set()  # the oldest goes first
-            return False
-        self._begin(ref)
-        return True
+        at_once = self._may_begin() and not self._waiting.any_beside({*self._tasks, marker.ref})
+        self._waiting.tell(marker)
+        if at_once:
+            self._begin(marker.ref)
+        else:
+            self._wake.set()
+        return at_once
 
     async def wait(self, ref: JobRef) -> None:
         """Until this replica is done with the job; at once if it does not run here."""
@@ -123,8 +117,8 @@ class JobRunner:
         await asyncio.gather(
             logged(partial(asyncio.to_thread, self._heartbeats.forget_old), "heartbeats_kept"),
             forever(self.beat, "heartbeat_failed", lambda: asyncio.sleep(every.heartbeat_s)),
-            forever(self._begin_some, "fill_failed", partial(heard, self._wake)),
-            self._once_it_beat(self._look_if_due, "sweep_failed", self._next_look),
+            forever(self.fill, "fill_failed", partial(heard, self._wake)),
+            self._once_it_beat(self._look, "sweep_failed", lambda: asyncio.sleep(every.sweep_s)),
             forever(self._follow, "tend_failed", lambda: asyncio.sleep(0)),
             forever(self.watch, "watch_failed", lambda: asyncio.sleep(every.watch_s)),
             self._once_it_beat(self.collect, "collect_failed", lambda: asyncio.sleep(every.collect_s)),
@@ -150,7 +144,6 @@ class JobRunner:
 
     async def look(self) -> None:
         """See who lives, and this replica's share of the pending jobs."""
-        self._looked_at = self._clock()
         self._suspects.clear()
         await self._waiting.sweep(self._tasks)
         self.counters.pending = len(self._waiting)
@@ -192,6 +185,8 @@ class JobRunner:
             logs.event("run_stopped", job_id=ref.job_id, state=found.state, run=run.run, owned=owned)
             if found.outcome is not None or not owned:
                 self._executor.ended_elsewhere(ref)
+            if found.outcome is not None:
+                self._waiting.ended(ref)
             task.cancel()  # of a run that another thought dead the store is told that it was not
 
     def _look_at(self, run: JobRun) -> tuple[Standing, bool]:
@@ -269,33 +264,14 @@ class JobRunner:
                 self._waiting.ended(ref)
             else:
                 self._waiting.leave(ref, self._clock() + self._settings.sweep_s)
-            if self._waiting.was_told or self._waiting.any_beside(self._tasks):
+            if self._waiting.any_beside(self._tasks):
                 self._wake.set()
 
-    async def _begin_some(self) -> None:
-        """What a look, a freed slot or a word about a new job asks for.
-
-        Jobs that are known to wait come first, so that a replica with a long queue looks at the store when it sweeps.
-        """
-        await self.fill()
-        if self._waiting.was_told and self._may_begin() and not self._wake.is_set():
-            self._look_due.set()
-
-    async def _look_if_due(self) -> None:
-        """A sweep where one is due; else at what this replica was told of."""
-        if self._clock() - self._looked_at >= self._settings.sweep_s:
-            await self.look()
-            self._swept.set()
-        elif self._waiting.was_told and self._may_begin():
-            await self._waiting.look()
+    async def _look(self) -> None:
+        """A sweep, and all that follows from one."""
+        await self.look()
+        self._swept.set()
         self._wake.set()
-
-    async def _next_look(self) -> None:
-        """At once when there is room for what it was told of; otherwise when a sweep is due."""
-        with contextlib.suppress(TimeoutError):
-            left_s = self._looked_at + self._settings.sweep_s - self._clock()
-            async with asyncio.timeout(min(max(left_s, 0.0), self._settings.sweep_s)):
-                await heard(self._look_due)
 
     async def _follow(self) -> None:
         """What is done after each sweep, beside all else: not before the first, which tells who else there is."""

@@ -1,6 +1,6 @@
 """Tells a Jobs replica of new jobs, off the path of the requests that brought them.
 
-    tell(ref) -> what waits (bounded) -> one call with all of it, when the call before is over -> a Jobs replica
+    tell(marker) -> what waits (bounded) -> one call with all of it, when the call before is over -> a Jobs replica
 
 A word that is lost costs time, never a job: a sweep finds it in the store. Knows nothing of HTTP, Ray or the store.
 """
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from serve_app import logs
 from serve_app.errors import ServiceError
-from serve_app.jobs import JobRef
+from serve_app.jobs import Marker
 
 __all__ = ["MOST_TOLD", "PAUSE_S", "TELL_S", "JobTeller", "Told"]
 
@@ -27,7 +27,7 @@ MOST_TOLD = 1000
 class Told(Protocol):
     """Who is told."""
 
-    async def start(self, refs: Sequence[JobRef]) -> None:
+    async def start(self, markers: Sequence[Marker]) -> None:
         """Run these jobs as far as there is room. Raises ServiceError when nobody can be reached."""
         ...
 
@@ -41,15 +41,15 @@ class JobTeller:
         self._told = told
         self._tell_s = tell_s
         self._sleep = sleep
-        self._waiting: list[JobRef] = []
+        self._waiting: list[Marker] = []
         self._telling: asyncio.Task[None] | None = None
 
-    def tell(self, ref: JobRef) -> None:
+    def tell(self, marker: Marker) -> None:
         """Have a Jobs replica told of this job, soon; the first of several at once."""
         if len(self._waiting) >= MOST_TOLD:
-            logs.event("runner_not_told", job_id=ref.job_id, reason=f"{MOST_TOLD} jobs wait to be told of")
+            logs.event("runner_not_told", job_id=marker.ref.job_id, reason=f"{MOST_TOLD} jobs wait to be told of")
             return
-        self._waiting.append(ref)
+        self._waiting.append(marker)
         if self._telling is None:
             # An empty context: it outlives the request that began it, and must not be cancelled or logged with it.
             self._telling = asyncio.get_running_loop().create_task(self._tell_all(), context=Context())
@@ -57,20 +57,20 @@ class JobTeller:
     async def _tell_all(self) -> None:
         try:
             while self._waiting:
-                refs, self._waiting = self._waiting, []
-                await self._tell(refs)
+                markers, self._waiting = self._waiting, []
+                await self._tell(markers)
                 await self._sleep(PAUSE_S)
         finally:
             self._telling = None
 
-    async def _tell(self, refs: list[JobRef]) -> None:
-        jobs = {"job_id": refs[0].job_id, "jobs": len(refs)}
+    async def _tell(self, markers: list[Marker]) -> None:
+        jobs = {"job_id": markers[0].ref.job_id, "jobs": len(markers)}
         try:
             async with asyncio.timeout(self._tell_s):
-                await self._told.start(refs)
+                await self._told.start(markers)
         except TimeoutError:
             logs.event("runner_not_told", reason=f"no Jobs replica answered in {self._tell_s} s", **jobs)
         except ServiceError as error:
             logs.event("runner_not_told", code=error.code, reason=error.message, **jobs)
-        except Exception as error:  # of a Jobs replica of the version before, which takes one job a call
+        except Exception as error:  # of a Jobs replica of an older version, which knows no markers
             logs.failure("runner_not_told", error, **jobs)

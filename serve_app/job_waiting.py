@@ -35,7 +35,6 @@ TENDED_MOST = 32
 OTHERS_TURN = 4
 """Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun, and looks at
 those that another runs."""
-MOST_TOLD = 10_000
 MANY = 100_000
 
 
@@ -68,9 +67,9 @@ class WaitingJobs:
         self._queue = JobQueue(jobs, replica_id)
         self._left: dict[JobRef, float] = {}  # runs that ended here without an outcome: when the job may go on here
         self._waited: dict[JobRef, int] = {}  # sweeps that have seen a job, and found it not running here
-        self._told: set[JobRef] = set()  # jobs that this replica was told of since the last look
+        self._told: dict[JobRef, Marker] = {}  # jobs that this replica was told of since the last look began
         self._own: set[JobRef] = set()  # jobs that it was ever told of
-        self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of
+        self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of since
         self._held: dict[JobRef, _Held] = {}
         self._looked: dict[JobRef, int] = {}  # the sweep after which a job was looked at, or might have been
         self._sweeps = 0
@@ -80,15 +79,14 @@ class WaitingJobs:
     def __len__(self) -> int:
         return len(self._queue)
 
-    @property
-    def was_told(self) -> bool:
-        """Whether it was told of jobs since the last look."""
-        return bool(self._told)
-
-    def tell(self, ref: JobRef) -> None:
-        """A job is new, or waits again. Of many between two looks some are left to the sweeps."""
-        if len(self._told) < MOST_TOLD:
-            self._told.add(ref)
+    def tell(self, marker: Marker) -> None:
+        """A job is new, or waits again: it is in the queue at once. Of very many some are left to the sweeps."""
+        if len(self._queue) < MANY:
+            self._told[marker.ref] = marker
+            self._known.add(marker.ref)
+            self._own.add(marker.ref)
+            self._held.pop(marker.ref, None)
+            self._queue.add(marker)
 
     def any_beside(self, running: Collection[JobRef]) -> bool:
         """Whether any waits, or runs elsewhere, as far as was seen."""
@@ -111,19 +109,17 @@ class WaitingJobs:
         self._held = {ref: held for ref, held in self._held.items() if ref in self._waited}
         self._looked = {ref: self._looked.get(ref, self._sweeps - _spread(ref)) for ref in waiting}
 
-    async def look(self, shards: Collection[str] = ()) -> None:
-        """See anew what lies in these shards, and in those of the jobs that this replica was told of."""
-        told, self._told = self._told, set()
-        self._known = told | {marker.ref for marker in self._queue}
-        for ref in told:
-            self._held.pop(ref, None)
+    async def look(self, shards: Collection[str]) -> None:
+        """See anew what lies in these shards."""
+        self._known = {marker.ref for marker in self._queue}
+        self._told.clear()
         try:
-            await asyncio.to_thread(self._queue.look, {*shards, *(ref.job_id[-1] for ref in told)})
-        except Exception:
-            self._told |= told  # for the next look
-            raise
+            await asyncio.to_thread(self._queue.look, shards)
+        finally:
+            for marker in self._told.values():  # meanwhile: the look may have been too early for these
+                self._queue.add(marker)
         seen = {marker.ref for marker in self._queue}
-        self._own = (self._own | told) & seen
+        self._own &= seen
         self._left = {ref: at for ref, at in self._left.items() if ref in seen}
 
     def in_turn(self, running: Collection[JobRef]) -> list[Marker]:
@@ -175,6 +171,7 @@ class WaitingJobs:
 
     def ended(self, ref: JobRef) -> None:
         self._left.pop(ref, None)
+        self._told.pop(ref, None)
         self._queue.discard(ref)
 
     def _may_be_free(self, ref: JobRef) -> bool:

@@ -1,8 +1,9 @@
 """Trying again: a step that fails for what time mends, and turns that go on for as long as a process lives."""
 
 import asyncio
+import random as randomness
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
@@ -18,31 +19,46 @@ PASSING = (Overloaded, Unavailable, StorageUnreachable)
 """What time mends: a full queue, a replica or a cache that is restarting, a store that does not answer."""
 
 PATIENCE_S = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
-"""Pauses before a step is tried again; five minutes in all."""
+"""Pauses before a step is tried again, at the longest; five minutes in all."""
 
 
 class Patience:
     """What several things at once wait for, each with pauses of its own. It is over for all when it is for one, or when
-    the time in which any of them waited comes to as much as one may wait."""
+    the time in which any of them waited comes to as much as one may wait: the sum of PATIENCE_S.
 
-    def __init__(self, sleep: Callable[[float], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
+    What was refused together does not come again together: of each pause half is kept, and a random part of the rest
+    ("equal jitter" of the AWS Architecture Blog, "Exponential Backoff And Jitter", 2015; its "full jitter" may come
+    again at once, to a queue that is still full). Shorter pauses are more pauses: the sum stays. `random` draws from 0
+    to 1.
+    """
+
+    def __init__(
+        self,
+        sleep: Callable[[float], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
         self._sleep = sleep
         self._clock = clock
+        self._random = random
         self._waiting = 0
         self._since = 0.0
         self._waited_s = 0.0
-        self._pauses: Counter[Hashable] = Counter()
+        self._pauses: defaultdict[Hashable, list[float]] = defaultdict(list)
         self._over = False
 
     async def wait(self, what: Hashable, error: ServiceError) -> None:
         """The next pause of `what`, which failed for something that time mends. Raises `error` when it is over."""
         waited_s = self._waited_s + (self._clock() - self._since if self._waiting else 0.0)
-        self._over = self._over or self._pauses[what] >= len(PATIENCE_S) or waited_s >= sum(PATIENCE_S)
+        pauses = self._pauses[what]
+        left_s = sum(PATIENCE_S) - sum(pauses)
+        self._over = self._over or left_s <= 0 or waited_s >= sum(PATIENCE_S)
         if self._over:
             raise error
-        pause_s = PATIENCE_S[self._pauses[what]]
-        self._pauses[what] += 1
-        logs.event("waits", code=error.code, reason=error.message, pause_s=pause_s)
+        longest_s = PATIENCE_S[min(len(pauses), len(PATIENCE_S) - 1)]
+        pause_s = min(left_s, longest_s * (1 + self._random()) / 2)
+        pauses.append(pause_s)
+        logs.event("waits", code=error.code, reason=error.message, pause_s=round(pause_s, 3))
         self._since = self._since if self._waiting else self._clock()
         self._waiting += 1
         try:

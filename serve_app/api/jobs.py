@@ -86,7 +86,7 @@ async def create(
     if job.replayed:
         response.headers.update(REPLAYED)
     else:
-        services.jobs.tell(job.ref)
+        services.jobs.tell(job.status.marker)
     return native_form(job.status, url_of(request))  # its place in the queue costs a look at the store
 
 
@@ -126,7 +126,7 @@ async def retry(request: Request, job_id: str) -> dict[str, Any]:
     """Queue a job that failed or expired again, under its id."""
     ref, jobs = _asked(request, "retry", job_id), services_of(request).jobs
     status = await jobs.retry(ref)
-    jobs.tell(ref)
+    jobs.tell(status.marker)
     return await _form(request, status)
 
 

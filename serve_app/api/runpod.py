@@ -59,7 +59,7 @@ async def run(
         return await keep_call(request, endpoint, body.input, policy.retention_s)
     job = await _submitted(request, response, body, policy, idempotency_key)
     if not job.replayed:
-        services_of(request).jobs.tell(job.ref)
+        services_of(request).jobs.tell(job.status.marker)
     return _brief(job.status)
 
 
@@ -137,7 +137,7 @@ async def retry(request: Request, job_id: str) -> dict[str, Any]:
         call = await stored_call(request, ref)
         raise Conflict(f"job {job_id} is {call['status']}: only one that is FAILED or TIMED_OUT can be retried")
     queued = await jobs.retry(ref)
-    jobs.tell(ref)
+    jobs.tell(queued.marker)
     return _brief(queued)
 
 

@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.deployments.unwrap import unwrap
 from serve_app.domain import SpokenUnit, Unit
 from serve_app.errors import Overloaded, ReplicaLost, Unavailable
-from serve_app.jobs import JobRef
+from serve_app.jobs import Marker
 
 __all__ = ["JobsHandle", "SynthesizerHandle"]
 
@@ -73,11 +73,11 @@ class JobsHandle:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
-    async def start(self, refs: Sequence[JobRef]) -> None:
-        await _answer(self._handle.start.remote([*refs]), "Jobs")  # a list, which the version before refuses at once
+    async def start(self, markers: Sequence[Marker]) -> None:
+        await _answer(self._handle.start.remote([*markers]), "Jobs")
 
-    async def run(self, ref: JobRef) -> None:
-        await _answer(self._handle.run.remote(ref), "Jobs")
+    async def run(self, marker: Marker) -> None:
+        await _answer(self._handle.run.remote(marker), "Jobs")
 
 
 async def _answer(response: Any, what: str, unit: Unit | None = None) -> Any:

@@ -15,7 +15,7 @@ from serve_app.deployments.threads import wait_in_threads
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.job_runner import JobRunner, RunnerSettings
 from serve_app.job_webhooks import Webhooks, WebhookSettings
-from serve_app.jobs import JobRef, JobStatus, JobStore
+from serve_app.jobs import JobStatus, JobStore, Marker
 from serve_app.models import speaking
 from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.speech import Speaker
@@ -73,18 +73,15 @@ class Jobs:
         )
         self._background = asyncio.create_task(self._runner.serve())
 
-    async def start(self, refs: JobRef | Sequence[JobRef]) -> None:
-        """Run these jobs as far as there is room here; a sweep finds the others in the store.
+    async def start(self, markers: Sequence[Marker]) -> None:
+        """Run these jobs as far as there is room here; the others wait for their turn."""
+        for marker in markers:
+            await self._runner.start(marker)
 
-        An ingress of the version before tells of one job, and not in a list.
-        """
-        for ref in [refs] if isinstance(refs, JobRef) else refs:
-            await self._runner.start(ref)
-
-    async def run(self, ref: JobRef) -> None:
+    async def run(self, marker: Marker) -> None:
         """Start the job and return when this replica is done with it."""
-        await self._runner.start(ref)
-        await self._runner.wait(ref)
+        await self._runner.start(marker)
+        await self._runner.wait(marker.ref)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What QueuedAudioPolicy counts; Serve asks for it every few seconds."""

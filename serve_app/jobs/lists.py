@@ -102,18 +102,22 @@ class JobLists:
         self._store.put(keys.expiry(ref.job_id[-1], entry), b"", content_type="text/plain")
 
     def due(self, shard: str, now: float, *, limit: int = PAGE) -> list[Due]:
-        """What is past its time, the longest first, at most `limit`."""
-        prefix = keys.expiry(shard)
-        found = (
-            (info.key, DUE.fullmatch(info.key.removeprefix(prefix)))
-            for info in self._store.list(prefix, limit=limit).items
-        )
-        due = [
-            Due(JobRef(tenant=match["tenant"], job_id=match["job_id"]), int(match["ms"], 16), key)
-            for key, match in found
-            if match
-        ]
-        return [each for each in due if each.ms <= 1000 * now]
+        """What is past its time, the longest first, at most `limit`. What is no entry is passed over: it reads on
+        behind it, a page of `limit` names at a time."""
+        prefix, last = keys.expiry(shard), f"{int(1000 * now):012x}"
+        found: list[Due] = []
+        after: str | None = ""
+        while after is not None and len(found) < limit:
+            page = self._store.list(prefix, after=after, limit=limit)
+            for info in page.items:
+                name = info.key.removeprefix(prefix)
+                if name[: len(last)] > last:  # nothing behind it is due
+                    return found[:limit]
+                if match := DUE.fullmatch(name):
+                    ref = JobRef(tenant=match["tenant"], job_id=match["job_id"])
+                    found.append(Due(ref, int(match["ms"], 16), info.key))
+            after = page.next_after
+        return found[:limit]
 
     def done(self, due: Due) -> None:
         self._store.delete(due.key)

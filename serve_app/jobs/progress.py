@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,7 +23,7 @@ from serve_app import keys, logs
 from serve_app.domain import SpokenUnit, Unit
 from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError
 from serve_app.jobs.records import JobRef, JobRequest
-from serve_app.patience import Patience
+from serve_app.patience import Patience, patiently
 from serve_app.storage import ObjectStore
 
 __all__ = ["KEEP_FROM_S", "KeptProgress", "drop_progress", "keeps_progress"]
@@ -46,7 +47,7 @@ def drop_progress(store: ObjectStore, ref: JobRef) -> None:
 
 class KeptProgress:
     """A `speech.Progress` of one run. `suspects`: units with which a replica ended; they are spoken alone.
-    `patience` of the run: how long a unit that nothing takes is waited for; None: not at all.
+    `patience` of the run: how long it waits for what takes a unit, and for a store that keeps none; None: not at all.
 
     `done` of `units` is how far it has come.
     """
@@ -87,7 +88,8 @@ class KeptProgress:
         return dict(self._spoken)
 
     async def spoken(self, unit: Unit, spoken: SpokenUnit) -> None:
-        """Keep a finished unit; written with others, every few seconds."""
+        """Keep a finished unit; written with others, every few seconds. A store that does not answer is waited for;
+        what else is being spoken goes on."""
         self._spoken[unit.index] = spoken
         self.done = len(self._spoken)
         if not keeps_progress(self._request):
@@ -96,7 +98,9 @@ class KeptProgress:
         size_bytes = sum(kept.audio.nbytes for _, kept in self._waiting.values())
         is_due = size_bytes >= FLUSH_BYTES or self._clock() - self._flushed_at >= FLUSH_S
         if is_due and self.done < self.units:  # what is complete is stored as audio in a moment
-            await self.flush()
+            async with self._writing:  # one waits for the store, and the others for that one
+                step = partial(self._write)  # of its own: pauses are counted by step
+                await (patiently(step, self._patience) if self._patience else step())
 
     async def refused(self, unit: Unit, error: ServiceError) -> None:
         """Wait for a while; what else is being spoken goes on."""
@@ -110,20 +114,23 @@ class KeptProgress:
     async def flush(self) -> None:
         """Write what is not written yet."""
         async with self._writing:
-            batch, self._waiting = self._waiting, {}
-            self._flushed_at = self._clock()
-            if not batch:
-                return
-            self._number += 1
-            name = f"progress-{self._run:04d}-{self._number:05d}-{self.done:05d}-of-{self.units:05d}.v1.npz"
-            key = keys.job(self._request.tenant, self._request.job_id, name)
-            try:
-                body = await asyncio.to_thread(_packed, batch)
-                await asyncio.to_thread(self._store.put, key, body, content_type="application/zip")
-            except BaseException:
-                self._waiting = batch | self._waiting
-                raise
-            logs.event("progress_kept", units=len(batch), done=self.done, size_bytes=len(body))
+            await self._write()
+
+    async def _write(self) -> None:
+        batch, self._waiting = self._waiting, {}
+        self._flushed_at = self._clock()
+        if not batch:
+            return
+        self._number += 1
+        name = f"progress-{self._run:04d}-{self._number:05d}-{self.done:05d}-of-{self.units:05d}.v1.npz"
+        key = keys.job(self._request.tenant, self._request.job_id, name)
+        try:
+            body = await asyncio.to_thread(_packed, batch)
+            await asyncio.to_thread(self._store.put, key, body, content_type="application/zip")
+        except BaseException:
+            self._waiting = batch | self._waiting
+            raise
+        logs.event("progress_kept", units=len(batch), done=self.done, size_bytes=len(body))
 
 
 def digest(unit: Unit, model_version: str | None) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from serve_app.jobs import OUTCOMES, JobRef
 from serve_app.storage import ConditionalStore, S3Config, S3Store, conditions_hold
-from tests.support.jobs import Clock, SpeakUnits, job_request, job_store, runner
+from tests.support.jobs import Clock, SpeakUnits, job_request, job_store, runner, told
 from tests.support.seaweedfs import SeaweedFS
 from tests.support.wire import CutAnswer, Fault, IgnoreConditions, WireProxy, WireRequest, refuse_conditions
 
@@ -44,11 +44,12 @@ async def live(store: S3Store, *, exclusive: bool, number: int = 0xA, cancels: b
     request, clock = job_request(number, audio_s=40.0, worker_output=True), Clock()
     jobs = job_store(store, clock, exclusive=exclusive)
     await asyncio.to_thread(jobs.submit, request)
+    marker = told(store, request.ref)
     speaks = SpeakUnits(3), SpeakUnits(3)
     owners = [runner(store, speak, clock, name, exclusive=exclusive) for speak, name in zip(speaks, "ab", strict=True)]
     for owner in owners:
         await owner.beat()
-    await asyncio.gather(*(owner.start(request.ref) for owner in owners))
+    await asyncio.gather(*(owner.start(marker) for owner in owners))
     if cancels:
         while not any(speak.spoken for speak in speaks):
             await asyncio.sleep(0)
@@ -152,7 +153,7 @@ async def test_the_reply_to_one_write_is_lost_for_good(
     request = job_request(audio_s=40.0)
     job_store(plain).submit(request)
     only = runner(wired, speak, exclusive=exclusive)
-    await only.start(request.ref)
+    await only.start(told(plain, request.ref))
     await only.wait(request.ref)
     expected = job_store(plain).status(request.ref).outcome.audio
     steps = len(written)
@@ -163,7 +164,7 @@ async def test_the_reply_to_one_write_is_lost_for_good(
         job_store(plain).submit(request)
         cut_off = _CutOff(wired, at)
         first = runner(cut_off, SpeakUnits(3), clock, "first", exclusive=exclusive)
-        await first.start(request.ref)
+        await first.start(told(plain, request.ref))
         await first.wait(request.ref)
         second = runner(plain, SpeakUnits(3), clock, "second", exclusive=exclusive)
         for _ in range(4):

@@ -9,7 +9,7 @@ import numpy as np
 from serve_app import keys
 from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.jobs import JobOutcome, JobRef, JobRequest, JobStore, Results
+from serve_app.jobs import JobOutcome, JobRef, JobRequest, JobStore, Marker, Results
 from serve_app.speech import NO_PROGRESS, Progress
 from serve_app.storage import MemoryStore, ObjectStore
 
@@ -135,6 +135,11 @@ def submit(store: ObjectStore, number: int = 0xA, tenant: str = "default", **cha
     request = job_request(number, tenant, **changes)
     job_store(store).submit(request)
     return request.ref
+
+
+def told(store: ObjectStore, ref: JobRef) -> Marker:
+    """What an ingress tells a Jobs replica of a job that it has accepted: the marker that lies in the store."""
+    return next(marker for marker in job_store(store).markers.all(ref.job_id[-1]) if marker.ref == ref)
 
 
 def runner(

@@ -16,7 +16,7 @@ from serve_app.engine.fake import FakeEngine
 from serve_app.errors import InvalidUrl
 from serve_app.job_client import JobClient
 from serve_app.job_runner import JobRunner
-from serve_app.jobs import JobRef, Results
+from serve_app.jobs import Marker, Results
 from serve_app.parameters import Defaults
 from serve_app.planning import PREVIEW_LIMITS
 from serve_app.preparation import Preparer
@@ -54,13 +54,13 @@ class LocalRunners:
         self.runner = runner
         self.told = told
 
-    async def start(self, refs: Sequence[JobRef]) -> None:
-        for ref in refs if self.told else ():
-            await self.runner.start(ref)
+    async def start(self, markers: Sequence[Marker]) -> None:
+        for marker in markers if self.told else ():
+            await self.runner.start(marker)
 
-    async def run(self, ref: JobRef) -> None:
-        await self.runner.start(ref)
-        await self.runner.wait(ref)
+    async def run(self, marker: Marker) -> None:
+        await self.runner.start(marker)
+        await self.runner.wait(marker.ref)
 
 
 @dataclass

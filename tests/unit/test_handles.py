@@ -13,7 +13,7 @@ from serve_app.deployments.handles import ATTEMPTS, JobsHandle, SynthesizerHandl
 from serve_app.deployments.jobs import Jobs
 from serve_app.domain import BUILTIN, Unit, VoiceRef
 from serve_app.errors import DeviceLost, InvalidText, OutOfMemory, Overloaded, ReplicaLost, Unavailable
-from serve_app.jobs import JobRef
+from serve_app.jobs import JobRef, Marker
 
 UNIT = Unit(0, "Hello.", VoiceRef("heart", BUILTIN), 1.0, 7, 10, "r1")
 OF_A_JOB = replace(UNIT, index=4, job_id="j1")
@@ -165,25 +165,16 @@ async def test_a_caller_that_leaves_cancels_the_remote_call():
     assert handle.responses[0].cancelled
 
 
-async def test_jobs_replicas_are_told_in_a_list():
-    """One of the version before refuses a list at once, where a tuple would stay among what it was told."""
-    handle = Handle(None)
-    handle.start = handle
-    refs = (JobRef(tenant="default", job_id="j1"), JobRef(tenant="default", job_id="j2"))
-    await JobsHandle(handle).start(refs)
-    assert handle.units == [[*refs]]
-
-
-@pytest.mark.parametrize("told", ["one", "several"])
-async def test_a_jobs_replica_takes_one_job_or_several(told):
-    """While an ingress of the version before runs beside it, which tells of one at a time, in no list."""
-    started: list[JobRef] = []
+async def test_a_jobs_replica_is_told_of_several_jobs_in_one_call():
+    """With their markers, by which it knows whose turn is when without asking the store."""
+    handle, started = Handle(None), []
 
     class Runner:
-        async def start(self, ref: JobRef) -> None:
-            started.append(ref)
+        async def start(self, marker: Marker) -> None:
+            started.append(marker)
 
-    refs = [JobRef(tenant="default", job_id="j1"), JobRef(tenant="default", job_id="j2")]
-    jobs = SimpleNamespace(_runner=Runner())
-    await Jobs.start(jobs, refs[0] if told == "one" else refs)
-    assert started == (refs[:1] if told == "one" else refs)
+    handle.start = handle
+    markers = tuple(Marker(JobRef("default", job_id), 1) for job_id in ("j1", "j2"))
+    await JobsHandle(handle).start(markers)
+    await Jobs.start(SimpleNamespace(_runner=Runner()), *handle.units)
+    assert started == [*markers]

@@ -5,7 +5,7 @@ import threading
 
 from serve_app.heartbeats import Counters, Heartbeats
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, Speak, job_store, runner, submit, until
+from tests.support.jobs import Clock, Speak, job_store, runner, submit, told, until
 
 
 async def test_a_replica_whose_threads_are_all_taken_beats_and_watches():
@@ -13,7 +13,7 @@ async def test_a_replica_whose_threads_are_all_taken_beats_and_watches():
     store, clock, speak = MemoryStore(), Clock(), Speak()
     speak.gate.clear()
     ref, r = submit(store), runner(store, speak, clock)
-    await r.start(ref)
+    await r.start(told(store, ref))
     await until(lambda: speak.requests)
     release, loop = threading.Event(), asyncio.get_running_loop()
     held = [loop.run_in_executor(None, release.wait, 60) for _ in range(64)]

@@ -7,7 +7,7 @@ import pytest
 from serve_app.errors import JobNotFound, Unavailable
 from serve_app.job_client import JobClient, job_ref
 from serve_app.storage import MemoryStore
-from tests.support.jobs import JOB_ID, REF, Clock, job_outcome, job_request, job_store, until
+from tests.support.jobs import JOB_ID, REF, Clock, job_outcome, job_request, job_store, told, until
 
 
 class Runners:
@@ -17,13 +17,13 @@ class Runners:
         self.store, self.error, self.ends = store, error, ends
         self.told: list[str] = []
 
-    async def start(self, refs) -> None:
-        self.told += [ref.job_id for ref in refs]
+    async def start(self, markers) -> None:
+        self.told += [marker.ref.job_id for marker in markers]
         if self.error:
             raise self.error
 
-    async def run(self, ref) -> None:
-        await self.start([ref])
+    async def run(self, marker) -> None:
+        await self.start([marker])
         if self.ends:
             job_store(self.store).finish(job_outcome("completed"))
         else:
@@ -50,8 +50,8 @@ async def test_a_runner_that_cannot_be_told_costs_nothing(store):
     """tell() swallows no job: the marker stays for a sweep."""
     runners = Runners(store, Unavailable("gone"))
     client = client_of(store, runners)
-    ref = (await client.submit(job_request())).ref
-    client.tell(ref)
+    await client.submit(job_request())
+    client.tell(told(store, REF))
     await until(lambda: runners.told)
     assert [marker.ref for marker in job_store(store).markers.oldest("a", limit=10)] == [REF]
 

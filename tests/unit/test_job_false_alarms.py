@@ -8,7 +8,7 @@ from serve_app.errors import ReplicaLost, StorageUnreachable
 from serve_app.job_queue import JobQueue
 from serve_app.jobs import Collector
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, Speak, SpeakUnits, finish, job_store, runner, submit, until
+from tests.support.jobs import Clock, Speak, SpeakUnits, finish, job_store, runner, submit, told, until
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_a_run_whose_record_was_written_and_its_reply_lost_goes_on(store, 
         monkeypatch.setattr(store, name, losing)
     speak = Speak()
     ref, r = submit(store), runner(store, speak, exclusive=exclusive)
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == "completed"
     assert (len(speak.requests), job_store(store).status(ref).outcome.run) == (1, 1)
 
@@ -70,7 +70,7 @@ async def test_a_ttl_ends_a_job_though_no_replica_has_room(store):
     """A full replica still looks at those that wait, now and then."""
     clock, busy = Clock(), closed()
     r = runner(store, busy, clock, max_running_jobs=1)
-    await r.start(submit(store, 0xA))
+    await r.start(told(store, submit(store, 0xA)))
     await until(lambda: busy.requests)
     waits = submit(store, 0x1B, ttl_s=150.0)
     clock.now = 60.0
@@ -127,7 +127,7 @@ async def test_a_unit_that_kills_replicas_kills_three_although_others_were_with_
 
     speak = SpeakUnits(4, fail)
     ref, r = submit(store), runner(store, speak)
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == "failed"
     assert job_store(store).status(ref).outcome.error.code == "poison_job"
     assert (len(killed), set(speak.alone) >= {2}) == (3, True)

@@ -16,6 +16,7 @@ from tests.support.jobs import (
     kill,
     runner,
     submit,
+    told,
     until,
 )
 
@@ -37,7 +38,7 @@ async def begun(store: MemoryStore, ref, clock: Clock | None = None, name: str =
     speak = closed()
     r = runner(store, speak, clock, name)
     await r.beat()
-    await r.start(ref)
+    await r.start(told(store, ref))
     await until(lambda: speak.requests)
     return r, speak
 
@@ -68,7 +69,7 @@ async def test_a_released_run_leaves_what_it_has_spoken(store):
     ref = submit(store, audio_s=60.0)
     first, second = SpeakUnits(4, stuck_at=2), SpeakUnits(4)
     a = runner(store, first, name="a")
-    await a.start(ref)
+    await a.start(told(store, ref))
     await until(lambda: first.stuck)
     assert job_store(store).standing(ref).units_done == 0
     await a.close(drain_s=0)
@@ -107,7 +108,7 @@ async def test_a_job_whose_replica_died_once_is_begun_beside_others(store):
     await kill(a)
     busy = closed()
     b = runner(store, busy, clock, "b")
-    await b.start(submit(store, 0x1B))
+    await b.start(told(store, submit(store, 0x1B)))
     await until(lambda: busy.requests)
     for clock.now in (0.0, 5.0):
         await b.sweep()
@@ -125,7 +126,7 @@ async def test_a_job_that_two_replicas_died_with_runs_alone(store):
     lost_again(store, suspect)
     speak = closed()
     b = runner(store, speak, clock, "b", max_running_jobs=3)
-    await b.start(submit(store, 0x1B))
+    await b.start(told(store, submit(store, 0x1B)))
     await until(lambda: speak.requests)
     other = submit(store, 0x2A)
     for clock.now in (0.0, 5.0, 10.0, 11.0):  # seen, known to be begun, and that by a dead one
@@ -158,7 +159,7 @@ async def test_a_new_job_is_not_begun_beside_a_suspect(store):
         await b.sweep()
     await until(lambda: speak.requests)
     new = submit(store, 0x1B)
-    assert not await b.start(new)
+    assert not await b.start(told(store, new))
     await b.sweep()
     assert [*b._tasks] == [suspect]
     speak.gate.set()
@@ -170,12 +171,12 @@ async def test_a_marker_of_a_job_that_ended_holds_up_nobody(store):
     """It is settled and gone, beside what runs: the run that ended it is no lost one."""
     done = submit(store, 0xA, accepted_at=50.0)
     r = runner(store, Speak())
-    await r.start(done)
+    await r.start(told(store, done))
     await r.wait(done)
     store.put(marker_of(job_request(accepted_at=50.0)).key, b"", content_type="x/y")
     speak = closed()
     b = runner(store, speak, name="b")
-    await b.start(submit(store, 0x1B))
+    await b.start(told(store, submit(store, 0x1B)))
     await until(lambda: speak.requests)
     third = submit(store, 0x2A)
     for _ in range(6):
@@ -204,7 +205,7 @@ async def test_a_job_that_was_retried_is_spoken_again_by_a_sweep(store):
     clock = Clock()
     ref, jobs = submit(store), job_store(store, clock)
     r = runner(store, Speak(*[EngineError("x")] * 3), clock)
-    await r.start(ref)
+    await r.start(told(store, ref))
     for clock.now in (0.0, 10.0, 20.0, 30.0, 40.0, 50.0):
         await r.wait(ref)
         await r.sweep()
@@ -220,7 +221,7 @@ async def test_a_replica_forgets_jobs_that_ended(store):
     r = runner(store, speak := closed(), max_running_jobs=50)
     for number in range(0x10, 0x40):
         ref = submit(store, number)
-        await r.start(ref)
+        await r.start(told(store, ref))
         await until(lambda: len(speak.requests) > number - 0x10)  # noqa: B023
         job_store(store).cancel(ref)
         await r.watch()
@@ -244,7 +245,7 @@ async def test_a_store_that_fails_at_release_costs_time_and_no_job(store, monkey
     speak = closed()
     a = runner(Hooked(store, refuse), speak, clock)
     await a.beat()
-    await a.start(ref)
+    await a.start(told(store, ref))
     await until(lambda: speak.requests)
     gone = True
     await a.close(drain_s=0)
@@ -264,7 +265,7 @@ async def test_every_kept_unit_outlives_a_replica_that_dies(store, monkeypatch):
     first, second = SpeakUnits(5, stuck_at=3), SpeakUnits(5)
     a = runner(store, first, clock)
     await a.beat()
-    await a.start(ref)
+    await a.start(told(store, ref))
     await until(lambda: first.stuck)
     await kill(a)
     b = runner(store, second, clock, "b")

@@ -8,7 +8,7 @@ from serve_app.errors import EngineError, Overloaded, ReplicaLost
 from serve_app.job_executor import ExecutorSettings, JobExecutor
 from serve_app.jobs import progress
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, Speak, SpeakUnits, finish, job_request, job_store, runner, submit, until
+from tests.support.jobs import Clock, Speak, SpeakUnits, finish, job_request, job_store, runner, submit, told, until
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def test_a_run_over_its_limit_expires_the_job(store):
     """The speaking is stopped, and the code says which limit it was."""
     speak = Forever()
     ref, r = submit(store, execution_timeout_s=0.01), runner(store, speak)
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == "expired"
     outcome = job_store(store).status(ref).outcome
     assert (outcome.error.code, outcome.run, speak.stopped) == ("execution_timeout", 1, 1)
@@ -45,7 +45,7 @@ async def test_a_run_never_goes_on_past_the_ttl(store):
     """Whatever its own limit: a ttl that is over ends it, and the client's longer limit does not help."""
     speak, clock = Forever(), Clock()
     ref, r = submit(store, ttl_s=100.02, execution_timeout_s=500.0), runner(store, speak, clock)
-    await r.start(ref)  # accepted at 100, and it is 200: two hundredths of a second are left
+    await r.start(told(store, ref))  # accepted at 100, and it is 200: two hundredths of a second are left
     assert await finish(store, r, ref) == "expired"
 
 
@@ -91,7 +91,7 @@ async def test_a_unit_that_ends_three_replicas_is_poison(store, monkeypatch, dea
 
     speak = SpeakUnits(4, fail=fail)
     ref, r = submit(store, audio_s=60.0), runner(store, speak)
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == state
     outcome = job_store(store).status(ref).outcome
     assert outcome.run == 1
@@ -113,7 +113,7 @@ async def test_deaths_of_different_units_are_no_poison(store):
         return None
 
     ref, r = submit(store), runner(store, SpeakUnits(4, fail=fail))
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == "completed"
 
 
@@ -131,22 +131,24 @@ async def test_those_beside_a_suspect_are_struck_once(store):
 
     speak = SpeakUnits(4, fail=fail)
     ref, r = submit(store), runner(store, speak)
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == "completed"  # unit 1 and 2 had two strikes each
     assert set(speak.alone) == {1, 2, 3}
 
 
 async def test_what_time_does_not_mend_for_long_ends_the_run_as_waiting(store):
     """A full queue for more than five minutes: the next run begins later, and no number of those fails the job."""
-    speak, clock = Speak(*[Overloaded("full")] * 66), Clock()
+    speak, clock = Speak(*[Overloaded("full")] * 200), Clock()
     ref, r = submit(store), runner(store, speak, clock)
-    await r.start(ref)
+    await r.start(told(store, ref))
     for run in range(1, 7):
         await r.wait(ref)
         status = job_store(store, clock).status(ref)
         assert (status.state, status.run.run, status.run_end.reason) == ("queued", run, "waiting")
         assert (status.standing.failed, status.standing.lost) == (0, 0)
         clock.now += 60.0
+        if run == 6:
+            speak.errors.clear()
         await r.sweep()
     assert await finish(store, r, ref) == "completed"
 
@@ -155,7 +157,7 @@ async def test_pauses_between_runs_double(store):
     """2, 4, 8 s by the wall clock, so any replica keeps to them."""
     clock = Clock()
     ref, r = submit(store), runner(store, Speak(*[EngineError("x")] * 5), clock, max_runs=6)
-    await r.start(ref)
+    await r.start(told(store, ref))
     for run, pause_s in enumerate([2.0, 4.0, 8.0], start=1):
         await r.wait(ref)
         end = job_store(store, clock).status(ref).run_end
@@ -177,7 +179,7 @@ async def test_runs_that_did_not_end_count_like_those_that_failed(store, failed)
     clock = Clock()
     r = runner(store, speak, clock)
     if failed:
-        await r.start(ref)
+        await r.start(told(store, ref))
         await r.wait(ref)
     for run in range(1 + failed, 4):
         jobs.begin(jobs.status(ref).request, run=run, owner=f"dead{run}", started_at=1.0)
@@ -193,7 +195,7 @@ async def test_a_cancelled_job_stops_being_spoken(store):
     """The next look sees the client's cancel: the speaking is stopped, and the run writes nothing more."""
     speak = Forever()
     ref, r = submit(store), runner(store, speak)
-    await r.start(ref)
+    await r.start(told(store, ref))
     await until(lambda: speak.begun)
     await r.watch()
     assert speak.stopped == 0
@@ -209,7 +211,7 @@ async def test_a_run_that_another_has_superseded_stops_and_is_not_lost(store):
     """A replica that was taken for dead wakes up: it leaves the job to the newer run, and says that it was alive."""
     speak = Forever()
     ref, r = submit(store), runner(store, speak)
-    await r.start(ref)
+    await r.start(told(store, ref))
     await until(lambda: speak.begun)
     job_store(store).begin(job_store(store).status(ref).request, run=2, owner="b", started_at=201.0)
     before = set(store._objects)
@@ -224,7 +226,7 @@ async def test_a_run_that_another_has_superseded_stops_and_is_not_lost(store):
 async def test_a_cancel_that_comes_as_it_completes_changes_nothing(store):
     """The outcome that was first counts, for both."""
     ref, r = submit(store), runner(store, Speak())
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == "completed"
     assert job_store(store).cancel(ref).state == "completed"
 
@@ -234,8 +236,8 @@ async def test_two_owners_of_one_run_leave_one_outcome(store):
     first, second = Speak(), Speak()
     a, b = runner(store, first, name="a"), runner(store, second, name="b")
     ref = submit(store)
-    await a.start(ref)
-    await b.start(ref)
+    await a.start(told(store, ref))
+    await b.start(told(store, ref))
     await a.wait(ref)
     assert await finish(store, b, ref) == "completed"
     assert store.head(job_store(store).status(ref).outcome.audio.key)
@@ -247,7 +249,7 @@ async def test_where_conditional_writes_hold_a_run_has_one_owner(store):
     first, second = Speak(), Speak()
     a, b = (runner(store, speak, name=name, exclusive=True) for speak, name in ((first, "a"), (second, "b")))
     ref = submit(store)
-    await asyncio.gather(a.start(ref), b.start(ref))
+    await asyncio.gather(a.start(told(store, ref)), b.start(told(store, ref)))
     await asyncio.gather(a.wait(ref), b.wait(ref))
     assert job_store(store).status(ref).state == "completed"
     assert len(first.requests) + len(second.requests) == 1

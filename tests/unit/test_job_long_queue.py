@@ -12,7 +12,7 @@ from serve_app.job_waiting import OTHERS_TURN, TENDED_EVERY, TENDED_MOST
 from serve_app.jobs import JobRef, RunEnd
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Hooked
-from tests.support.jobs import Clock, Speak, job_id_of, job_store, runner, submit, until
+from tests.support.jobs import Clock, Speak, job_id_of, job_store, runner, submit, told, until
 
 
 class Counted:
@@ -161,7 +161,7 @@ async def test_one_turn_looks_at_a_bounded_number_of_jobs(counted):
 async def test_jobs_for_an_empty_replica_are_looked_at_once_a_sweep(counted):
     """Two replicas died with each: while others run here they wait, and are not read at every turn."""
     r = runner(counted.store, closed(), clock := Clock(), max_running_jobs=3)
-    await r.start(submit(counted.inner, 0xFFF))
+    await r.start(told(counted.inner, submit(counted.inner, 0xFFF)))
     for number in range(4):
         ref = submit(counted.inner, number)
         for run in (1, 2):
@@ -180,7 +180,7 @@ async def test_tending_is_spread_over_sweeps_and_passes_over_nobody(counted):
     """All were seen at once; a few are looked at after each sweep, and each in its turn."""
     clock = Clock()
     r = runner(counted.store, closed(), clock, max_running_jobs=1)
-    await r.start(submit(counted.inner, 0xFFF))
+    await r.start(told(counted.inner, submit(counted.inner, 0xFFF)))
     for number in range(200):
         submit(counted.inner, number)
     looks: list[list[str]] = []
@@ -196,7 +196,7 @@ async def test_tending_is_spread_over_sweeps_and_passes_over_nobody(counted):
 async def test_what_waits_is_tended_in_turn_although_it_is_too_many_for_one_round(counted):
     """Those that were not looked at for the longest time come first."""
     r = runner(counted.store, closed(), max_running_jobs=1)
-    await r.start(submit(counted.inner, 0xFFF))
+    await r.start(told(counted.inner, submit(counted.inner, 0xFFF)))
     many = 2 * TENDED_EVERY * TENDED_MOST
     for number in range(many):
         submit(counted.inner, number)

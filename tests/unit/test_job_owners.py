@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, Speak, finish, job_store, runner, submit, until
+from tests.support.jobs import Clock, Speak, finish, job_store, runner, submit, told, until
 
 
 class TwoBeginAtOnce(MemoryStore):
@@ -35,7 +35,7 @@ async def test_of_two_that_began_one_run_the_last_to_write_goes_on(first):
     ref = submit(store)
     replicas = [runner(store, speak, clock, name) for name, speak in zip("ab", speaks, strict=True)]
     for r in replicas:
-        assert await r.start(ref)
+        assert await r.start(told(store, ref))
     await until(lambda: all(speak.requests for speak in speaks))
     assert job_store(store).standing(ref).run == 1
     for r in (replicas[first], replicas[1 - first], replicas[first]):
@@ -64,7 +64,7 @@ async def test_a_store_with_conditions_is_not_asked_who_owns_a_run():
 
     store, speak = Counting(), closed()
     ref, r = submit(store), runner(store, speak, exclusive=True)
-    await r.start(ref)
+    await r.start(told(store, ref))
     await until(lambda: speak.requests)
     reads.clear()
     await r.watch()
@@ -79,7 +79,7 @@ async def test_one_that_cannot_be_watched_keeps_no_other(monkeypatch):
     refs = [submit(store, number) for number in (0xA, 0x1B)]
     r = runner(store, speak, clock)
     for ref in refs:
-        await r.start(ref)
+        await r.start(told(store, ref))
     await until(lambda: len(speak.requests) == 2)
     standing = r._jobs.standing
 

@@ -8,25 +8,25 @@ import pytest
 from serve_app import logs
 from serve_app.errors import Unavailable
 from serve_app.job_teller import MOST_TOLD, PAUSE_S, JobTeller
-from serve_app.jobs import JobRef
+from serve_app.jobs import JobRef, Marker
 from tests.support.jobs import job_id_of, until
 
 
-def ref_of(number: int) -> JobRef:
-    return JobRef(tenant="default", job_id=job_id_of(number))
+def marker_of(number: int) -> Marker:
+    return Marker(JobRef("default", job_id_of(number)), accepted_ms=number)
 
 
 class Replica:
     """Stands in for the Jobs replicas; a call is over when `gate` is open."""
 
     def __init__(self, *errors: Exception) -> None:
-        self.calls: list[list[JobRef]] = []
+        self.calls: list[list[Marker]] = []
         self.errors = list(errors)
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def start(self, refs) -> None:
-        self.calls.append(list(refs))
+    async def start(self, markers) -> None:
+        self.calls.append(list(markers))
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
@@ -49,15 +49,15 @@ async def test_the_first_is_told_of_at_once_and_the_others_together():
     replica = Replica()
     teller = JobTeller(replica, sleep=no_pause)
     replica.gate.clear()
-    teller.tell(ref_of(1))
+    teller.tell(marker_of(1))
     await until(lambda: replica.calls)
     for number in (2, 3, 4):
-        teller.tell(ref_of(number))
+        teller.tell(marker_of(number))
     await asyncio.sleep(0)
-    assert replica.calls == [[ref_of(1)]]
+    assert replica.calls == [[marker_of(1)]]
     replica.gate.set()
     await until(lambda: len(replica.calls) == 2)
-    assert replica.calls[1] == [ref_of(2), ref_of(3), ref_of(4)]
+    assert replica.calls[1] == [marker_of(2), marker_of(3), marker_of(4)]
 
 
 async def test_calls_are_a_pause_apart():
@@ -69,27 +69,27 @@ async def test_calls_are_a_pause_apart():
         await over.wait()
 
     teller = JobTeller(replica, sleep=pause)
-    teller.tell(ref_of(1))
+    teller.tell(marker_of(1))
     await until(lambda: pauses)
-    teller.tell(ref_of(2))
-    teller.tell(ref_of(3))
-    assert (replica.calls, pauses) == ([[ref_of(1)]], [PAUSE_S])
+    teller.tell(marker_of(2))
+    teller.tell(marker_of(3))
+    assert (replica.calls, pauses) == ([[marker_of(1)]], [PAUSE_S])
     over.set()
     await until(lambda: len(replica.calls) == 2)
-    assert replica.calls[1] == [ref_of(2), ref_of(3)]
+    assert replica.calls[1] == [marker_of(2), marker_of(3)]
 
 
-@pytest.mark.parametrize("error", [Unavailable("no replica"), TypeError("unhashable type: 'list'")])
+@pytest.mark.parametrize("error", [Unavailable("no replica"), TypeError("JobRef() is no marker")])
 async def test_a_call_that_fails_is_logged_and_the_next_is_made(error, logged):
-    """No replica, or one of the version before that takes no list: a sweep finds these jobs."""
+    """No replica, or one of a version before that knows no markers: a sweep finds these jobs."""
     replica = Replica(error)
     teller = JobTeller(replica, sleep=no_pause)
-    teller.tell(ref_of(1))
+    teller.tell(marker_of(1))
     await until(lambda: replica.calls and teller._telling is None)
-    teller.tell(ref_of(2))
+    teller.tell(marker_of(2))
     await until(lambda: len(replica.calls) == 2)
     assert [(event, fields["job_id"], fields["jobs"]) for _, event, fields in logged()] == [
-        ("runner_not_told", ref_of(1).job_id, 1)
+        ("runner_not_told", job_id_of(1), 1)
     ]
 
 
@@ -98,10 +98,10 @@ async def test_a_replica_that_never_answers_holds_nobody(logged):
     replica = Replica()
     replica.gate.clear()
     teller = JobTeller(replica, tell_s=0.01, sleep=no_pause)
-    teller.tell(ref_of(1))
+    teller.tell(marker_of(1))
     await asyncio.wait_for(teller._telling, 5)
     assert [fields["reason"] for _, _, fields in logged()] == ["no Jobs replica answered in 0.01 s"]
-    teller.tell(ref_of(2))
+    teller.tell(marker_of(2))
     await until(lambda: len(replica.calls) == 2)
 
 
@@ -110,20 +110,20 @@ async def test_what_waits_is_bounded(logged):
     replica = Replica()
     replica.gate.clear()
     teller = JobTeller(replica, sleep=no_pause)
-    teller.tell(ref_of(0))
+    teller.tell(marker_of(0))
     await until(lambda: replica.calls)
     for number in range(1, MOST_TOLD + 2):
-        teller.tell(ref_of(number))
-    assert [fields["job_id"] for _, _, fields in logged()] == [ref_of(MOST_TOLD + 1).job_id]
+        teller.tell(marker_of(number))
+    assert [fields["job_id"] for _, _, fields in logged()] == [job_id_of(MOST_TOLD + 1)]
     replica.gate.set()
     await until(lambda: len(replica.calls) == 2)
-    assert replica.calls[1] == [ref_of(number) for number in range(1, MOST_TOLD + 1)]
+    assert replica.calls[1] == [marker_of(number) for number in range(1, MOST_TOLD + 1)]
 
 
 async def test_a_word_is_not_logged_with_the_request_that_brought_it(logged):
     """It may speak of many requests' jobs, and outlives them."""
     teller = JobTeller(Replica(Unavailable("gone")), sleep=no_pause)
     with logs.bind(request_id="r1"):
-        teller.tell(ref_of(1))
+        teller.tell(marker_of(1))
         await until(logged)
     assert "request_id" not in logged()[0][2]

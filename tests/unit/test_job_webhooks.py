@@ -12,7 +12,7 @@ from serve_app.errors import StorageUnreachable, WebhookFailed
 from serve_app.job_webhooks import Webhooks, WebhookSettings
 from serve_app.jobs import JobRef, JobStatus, JobStore, Letter, Outbox
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Speak, finish, job_store, runner, submit
+from tests.support.jobs import Speak, finish, job_store, runner, submit, told
 
 URL = "https://client.example/hook"
 
@@ -58,7 +58,7 @@ def store() -> MemoryStore:
 
 async def ended(store: MemoryStore, number: int = 0xA, **changes: object) -> JobRef:
     ref, r = submit(store, number, webhook=URL, **changes), runner(store, Speak())
-    await r.start(ref)
+    await r.start(told(store, ref))
     assert await finish(store, r, ref) == "completed"
     return ref
 
@@ -75,7 +75,7 @@ async def test_the_end_of_a_job_is_sent_once(store):
 async def test_a_job_without_a_webhook_sends_none(store):
     """No entry is written for it."""
     ref, r = submit(store), runner(store, Speak())
-    await r.start(ref)
+    await r.start(told(store, ref))
     await r.wait(ref)
     assert Outbox(store).page(limit=10)[0] == []
 

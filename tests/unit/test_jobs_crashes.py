@@ -9,7 +9,7 @@ import pytest
 from serve_app.jobs import JobRef, progress
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, Hooked, contents
-from tests.support.jobs import Clock, SpeakUnits, finish, job_store, kill, runner, submit
+from tests.support.jobs import Clock, SpeakUnits, finish, job_store, kill, runner, submit, told
 
 ASKED = {"audio_s": 40.0, "webhook": "https://client.example/hook", "worker_output": True, "seeded": True}
 OF_RUNS = re.compile(r"/(run|ended)-\d{4}")
@@ -30,7 +30,7 @@ def _every_unit_is_kept(monkeypatch):
 async def run_once(seen: MemoryStore, ref: JobRef, clock: Clock, *, exclusive: bool) -> None:
     """By a replica whose process may end in between."""
     r = runner(seen, SpeakUnits(3), clock, "a", exclusive=exclusive)
-    await r.start(ref)
+    await r.start(told(seen, ref))
     await r.wait(ref)
     await kill(r)
 

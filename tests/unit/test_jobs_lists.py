@@ -125,7 +125,7 @@ async def test_a_retried_job_is_listed_as_waiting_wherever_its_retry_broke_off(s
 
 
 async def test_a_begun_job_between_two_runs_waits(store):
-    """It is in the list of what was begun until its end, and is asked each time whether it runs."""
+    """It is in the list of what was begun until its end, and is asked whether it runs."""
     add(store, 1, "in_progress")
     assert [each.state for each in await pages(client_of(store))] == ["in_progress"]
     ended = RunEnd(job_id=request_of(1).job_id, run=1, reason="failed", ended_at=160.0, not_before=162.0)

@@ -3,8 +3,8 @@
 import pytest
 
 from serve_app.job_client import AT_ONCE, JobClient
-from serve_app.job_pages import DOUBTED_S, SCANNED, WINDOW
-from serve_app.jobs import JobLists, marker_of
+from serve_app.job_pages import BEGUN_AGE_S, DOUBTED_S, SCANNED, WINDOW
+from serve_app.jobs import JobLists, RunEnd, marker_of
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, Hooked
 from tests.support.jobs import Clock, job_outcome, job_request, job_store
@@ -121,3 +121,21 @@ async def test_a_page_of_one_job_costs_few_listings(store):
     looks = Hooked(store, lambda operation, key: asked.append(key) if key.startswith("lists/") else None)
     page = await JobClient(looks, None, wall_clock=Clock().wall).page("default", "in_progress", limit=1)
     assert (page.items, len(asked)) == ((), SCANNED // WINDOW)
+
+
+async def test_a_begun_job_is_asked_once_a_second_and_its_end_shows_at_once(store):
+    """The lists tell of the end; only whether it runs, or waits for its next run, is as old as that."""
+    request, clock, asked = job_request(), Clock(), []
+    jobs = job_store(store, clock)
+    jobs.submit(request)
+    jobs.begin(request, run=1, owner="a", started_at=150.0)
+    hooked = Hooked(store, lambda _, key: asked.append(key) if key.startswith("jobs/") else None)
+    client = JobClient(hooked, None, clock, wall_clock=clock.wall)
+    for _ in range(3):
+        assert await states(client) == ["in_progress"]
+    assert len(asked) == 1
+    jobs.end_run(RunEnd(job_id=request.job_id, run=1, reason="failed", ended_at=160.0, not_before=162.0))
+    clock.now += BEGUN_AGE_S
+    assert (await states(client), len(asked)) == (["queued"], 2)
+    jobs.settle(request, jobs.finish(job_outcome("completed")))
+    assert await states(client) == await states(client, "completed") == ["completed"]

@@ -10,7 +10,18 @@ from serve_app.errors import EngineError, ObjectCorrupt
 from serve_app.jobs import JobRequest, KeptProgress, progress
 from serve_app.jobs.progress import FLUSH_BYTES, FLUSH_S, KEEP_FROM_S, drop_progress
 from serve_app.storage import MemoryStore
-from tests.support.jobs import JOB_ID, Clock, SpeakUnits, finish, job_request, job_store, runner, samples_of, submit
+from tests.support.jobs import (
+    JOB_ID,
+    Clock,
+    SpeakUnits,
+    finish,
+    job_request,
+    job_store,
+    runner,
+    samples_of,
+    submit,
+    told,
+)
 from tests.support.jobs import unit_of as unit_of_speech
 
 LONG = job_request(audio_s=KEEP_FROM_S)
@@ -193,7 +204,7 @@ async def test_a_job_speaks_no_unit_twice_and_its_audio_is_the_same(store, monke
     failures = {2: EngineError("first"), 4: EngineError("second")}
     speak, whole, clock = SpeakUnits(6, fail=lambda unit: failures.pop(unit.index, None)), SpeakUnits(6), Clock()
     ref, r = submit(store, audio_s=60.0), runner(store, speak, clock)
-    await r.start(ref)
+    await r.start(told(store, ref))
     for clock.now, objects in ((0.0, 2), (10.0, 2), (10.0, 4), (20.0, 4)):
         await r.wait(ref)
         assert len(kept(store)) == objects
@@ -203,7 +214,7 @@ async def test_a_job_speaks_no_unit_twice_and_its_audio_is_the_same(store, monke
     assert kept(store) == []
     other, r = submit(MemoryStore(), audio_s=60.0), runner(twin := MemoryStore(), whole)
     submit(twin, audio_s=60.0)
-    await r.start(other)
+    await r.start(told(twin, other))
     assert await finish(twin, r, other) == "completed"
     assert job_store(twin).status(other).outcome.audio == job_store(store).status(ref).outcome.audio
 
@@ -213,7 +224,7 @@ async def test_a_run_that_failed_keeps_what_it_has_spoken_at_once(store):
     failures, clock = {2: EngineError("out of memory")}, Clock()
     first, second = SpeakUnits(4, fail=lambda unit: failures.pop(unit.index, None)), SpeakUnits(4)
     ref, a, b = submit(store, audio_s=60.0), runner(store, first, clock), runner(store, second, clock, "b")
-    await a.start(ref)
+    await a.start(told(store, ref))
     await a.wait(ref)
     assert len(kept(store)) == 1
     for clock.now in (10.0, 11.0, 12.0, 13.0):

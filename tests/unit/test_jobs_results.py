@@ -9,7 +9,7 @@ from serve_app.job_client import JobClient
 from serve_app.jobs import Letter, Outbox, Results
 from serve_app.jobs.results import digest
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, Speak, finish, job_request, job_store, runner, speak_now, submit
+from tests.support.jobs import Clock, Speak, finish, job_request, job_store, runner, speak_now, submit, told
 
 SPEECH = replace(job_request().speech, model_version="test")
 EQUAL = [
@@ -113,7 +113,7 @@ async def test_an_equal_request_is_not_spoken_again(cache):
     first, second = (submit(store, number, speech=speech, seeded=True, cache=cache) for number in (0xA, 0x1B))
     r = runner(store, speak, clock)
     for ref in (first, second):
-        await r.start(ref)
+        await r.start(told(store, ref))
         assert await finish(store, r, ref) == "completed"
     assert len(speak.requests) == (1 if cache else 2)
     outcomes = [job_store(store).status(ref).outcome for ref in (first, second)]

@@ -9,7 +9,7 @@ import pytest
 from serve_app.job_runner import JobRunner
 from serve_app.storage import MemoryStore
 from serve_app.store_clock import AGREEING, CLOSE_S, StoreClock
-from tests.support.jobs import Clock, Speak, finish, job_store, runner_settings, submit, until
+from tests.support.jobs import Clock, Speak, finish, job_store, runner_settings, submit, told, until
 
 DAY_S = 86_400.0
 
@@ -70,7 +70,7 @@ async def test_a_replica_whose_clock_is_fast_ends_and_removes_nothing_before_its
     r = JobRunner(store, speak, runner_settings(), clock, store_clock=wrong)
     await r.beat()
     refs = [submit(store, number, ttl_s=1800.0, retention_s=DAY_S) for number in (0xA, 0x1B)]
-    await r.start(refs[0])
+    await r.start(told(store, refs[0]))
     assert await finish(store, r, refs[0]) == "completed"
     await r.collect()
     outcome = job_store(store, clock).status(refs[0]).outcome

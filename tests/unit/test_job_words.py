@@ -1,0 +1,66 @@
+"""What a Jobs replica does with the word of a new job, which comes with the job's marker."""
+
+import asyncio
+
+import pytest
+
+from serve_app import keys
+from serve_app.storage import MemoryStore, Page
+from tests.support.jobs import Speak, runner, submit, told, until
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+async def test_what_a_full_replica_is_told_of_goes_before_low_priority(store):
+    """As soon as a slot is free, and before any other look at the store."""
+    speak = Speak()
+    speak.gate.clear()
+    r = runner(store, speak, max_running_jobs=1)
+    running, low = submit(store, 0xA), submit(store, 0xB, low_priority=True)
+    await r.start(told(store, running))
+    for _ in range(2):
+        await r.look()
+    new = submit(store, 0xC, accepted_at=110.0)
+    assert not await r.start(told(store, new))
+    speak.gate.set()
+    for ref in (running, new, low):
+        await r.wait(ref)
+        await r.fill()
+    assert [request.job_id for request in speak.requests] == [ref.job_id for ref in (running, new, low)]
+
+
+class LateStore(MemoryStore):
+    """After the listing of the pending jobs of `shard`, and before its caller has it, `happens`."""
+
+    shard, happens = "", staticmethod(lambda: None)
+
+    def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Page:
+        page = super().list(prefix, after=after, limit=limit)
+        if prefix == keys.pending(self.shard):
+            self.happens()
+        return page
+
+
+async def test_a_word_that_comes_during_a_look_is_kept():
+    """The look has seen the job's shard before the job was there, and must not make it unknown again."""
+    loop, store, speak, late = asyncio.get_running_loop(), LateStore(), Speak(), []
+    speak.gate.clear()
+    r = runner(store, speak, max_running_jobs=1)
+    await r.start(told(store, submit(store, 0xA)))
+    await until(lambda: speak.requests)
+
+    def tell() -> None:
+        store.shard = "none"
+        late.append(submit(store, 0xB))
+        asyncio.run_coroutine_threadsafe(r.start(told(store, *late)), loop).result()
+
+    store.shard, store.happens = "b", tell
+    await r.look()
+    speak.gate.set()
+    await until(lambda: not r._tasks)
+    await r.fill()
+    assert [*r._tasks] == late
+    await r.wait(*late)
