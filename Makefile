@@ -23,7 +23,7 @@ run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 
 # Files of tests side by side: most of them wait, for Ray, for a store, for speech.
 WORKERS ?= 2
-PYTEST = .venv-test/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = .venv-test/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 test: .venv-test/.installed .venv/.installed$(EXTRAS)
 	$(PYTEST)
 

@@ -9,11 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.stub import Stubber
+from botocore.utils import parse_timestamp
 
 from serve_app import __version__
 from serve_app.errors import ConfigError, StorageMisconfigured
 from serve_app.storage import S3Config, S3Store, probe
-from serve_app.storage.s3_client import SENT_AT_ONCE_BYTES
+from serve_app.storage.s3_client import SENT_AT_ONCE_BYTES, _moment
 
 CONFIG = S3Config("voices", "https://s3.us-west-001.backblazeb2.com", "us-west-001", "key-id", "secret-key")
 
@@ -174,3 +175,21 @@ def test_a_small_body_is_sent_without_asking_first(size_bytes: int, asks: bool) 
 def test_requests_name_the_service() -> None:
     """What a provider's log shows; boto3's own user agent is composed anew for each request."""
     assert headers_sent(S3Store(CONFIG), 1)["user-agent"].startswith(f"serve_app/{__version__}".encode())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "2026-11-25T12:34:56.789Z",
+        "2026-11-25T12:34:56+02:00",
+        "Wed, 25 Nov 2026 12:34:56 GMT",
+        "Wednesday, 25-Nov-26 12:34:56 GMT",
+        "2026-11-25T12:34:56",
+        "20261125T123456Z",
+        "1795610096",
+        1795610096.5,
+    ],
+)
+def test_dates_are_what_boto3_takes_them_for(sent: str | float):
+    """Whatever a store sends; the forms of S3 itself are only read faster."""
+    assert _moment(sent) == parse_timestamp(sent)
