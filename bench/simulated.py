@@ -20,13 +20,13 @@ import numpy as np
 import yaml
 from ray.serve import Application
 
+from bench.no_op import NO_OP
 from serve_app import app, logs
 from serve_app.deployments.jobs import Jobs
 from serve_app.deployments.synthesizer import Synthesizer
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpokenUnit, Unit
 from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
-from serve_app.jobs import Marker
 from serve_app.runtimes import Runtimes
 from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.storage import ObjectStore
@@ -132,14 +132,14 @@ class CountedJobs(Jobs):
         super().__init__(*args, **more)
         self._calls = Calls(os.environ.get(CALLS))
 
-    async def start(self, markers: Sequence[Marker]) -> None:
-        for marker in markers:
-            self._calls.note("start", marker.ref.job_id)
-        await super().start(markers)
+    async def start_named(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._calls.note("start", name)
+        await super().start_named(names)
 
-    async def run(self, marker: Marker) -> None:
-        self._calls.note("run", marker.ref.job_id)
-        await super().run(marker)
+    async def run_named(self, name: str) -> None:
+        self._calls.note("run", name)
+        await super().run_named(name)
 
 
 class IdleJobs:
@@ -148,7 +148,7 @@ class IdleJobs:
     def __init__(self, *args: Any, **more: Any) -> None:
         pass
 
-    async def start(self, markers: Sequence[Marker]) -> None:
+    async def start_named(self, names: Sequence[str]) -> None:
         pass
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -187,8 +187,10 @@ def serving(
     jobs: int = 1,
     running_jobs: int = 2,
     model_options: Mapping[str, Any] | None = None,
+    no_op: bool = False,
 ) -> Iterator[RunningService]:
-    """The service on the store that the variables of `store` name, with fixed numbers of replicas; ready."""
+    """The service on the store that the variables of `store` name, with fixed numbers of replicas; ready. `no_op`:
+    behind the same proxy, which answers 404 until it is ready too."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "deploy.yaml").read_text())
     application, port = config["applications"][0], free_port()
     application["import_path"] = f"bench.simulated:{builder}"
@@ -203,6 +205,8 @@ def serving(
     args["transcriber"] = None
     args["ingress"] |= {"autoscaling": fixed(1), **small}
     args["jobs"] |= {"autoscaling": fixed(jobs), "max_running_jobs": running_jobs, **small}
+    if no_op:
+        config["applications"].append({"name": "no-op", "route_prefix": NO_OP, "import_path": "bench.no_op:build"})
     path, calls = folder / "deploy.yaml", folder / "calls"
     path.write_text(yaml.safe_dump(config))
     calls.mkdir(exist_ok=True)

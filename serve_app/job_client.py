@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from serve_app import keys, logs
 from serve_app.domain import JobState
@@ -20,7 +20,7 @@ from serve_app.jobs.status import removed_at
 from serve_app.queue_view import QueueView
 from serve_app.storage import ObjectStore
 
-__all__ = ["JobClient", "Runners", "job_ref"]
+__all__ = ["Accepted", "JobClient", "Runners", "job_ref"]
 
 POLL_FROM_S, POLL_TO_S = 0.1, 2.0
 WATCH_S = 0.5
@@ -40,6 +40,14 @@ class Runners(Protocol):
     async def run(self, marker: Marker) -> None:
         """Start it, and return when that replica is done with it (or had no room)."""
         ...
+
+
+class Accepted(NamedTuple):
+    """A job that is durable. `request`: the one that counts, see JobStore; `ended`: it was spoken before, and nobody is
+    to be told of it."""
+
+    request: JobRequest
+    ended: bool = False
 
 
 def job_ref(tenant: str, job_id: str) -> JobRef:
@@ -89,31 +97,28 @@ class JobClient:
         """The second half, for a job that `look` found unknown."""
         return await asyncio.to_thread(self._keys.hold, ref, key, body_sha256)
 
-    async def submit(self, request: JobRequest) -> JobRequest:
-        """Make the job durable. When this returns, no crash can lose it; one that was spoken before has ended.
-
-        The request that counts: see JobStore.
-        """
+    async def submit(self, request: JobRequest) -> Accepted:
+        """Make the job durable. When this returns, no crash can lose it; one that was spoken before has ended."""
         return await asyncio.to_thread(self._submit, request)
 
-    def _submit(self, request: JobRequest) -> JobRequest:
+    def _submit(self, request: JobRequest) -> Accepted:
         if (counts := self._jobs.submit(request)) != request:
-            return counts
+            return Accepted(counts)
         try:
-            self._end_with_found(request)
+            return Accepted(request, ended=self._end_with_found(request))
         except ServiceError as error:  # it is durable, and whoever runs it looks again
             logs.event("result_not_looked_for", job_id=request.job_id, code=error.code, reason=error.message)
-        return request
+            return Accepted(request)
 
-    def _end_with_found(self, request: JobRequest) -> None:
-        if (found := self._results.find(request)) is not None:
-            status = self._jobs.status(request.ref)
-            if status.outcome is None:
-                outcome = self._jobs.completed(
-                    status, found.audio, found.draft, found.units, found.made_by, cached=True
-                )
-                self._jobs.settle(request, self._jobs.finish(outcome))
-                logs.event("result_found", job_id=request.job_id, key=found.audio.key)
+    def _end_with_found(self, request: JobRequest) -> bool:
+        if (found := self._results.find(request)) is None:
+            return False
+        status = self._jobs.status(request.ref)
+        if status.outcome is None:
+            outcome = self._jobs.completed(status, found.audio, found.draft, found.units, found.made_by, cached=True)
+            self._jobs.settle(request, self._jobs.finish(outcome))
+            logs.event("result_found", job_id=request.job_id, key=found.audio.key)
+        return True
 
     def tell(self, marker: Marker) -> None:
         """Have a runner told, soon; nobody waits for that. If none can be told, a sweep finds the job."""
@@ -140,7 +145,7 @@ class JobClient:
             return await self.status(ref)
         except ServiceError as error:
             logs.event("runner_lost", job_id=ref.job_id, code=error.code, reason=error.message)
-        except Exception as error:  # of a Jobs replica of an older version, which knows no markers
+        except Exception as error:  # of a Jobs replica of an older version, which has no such method
             logs.failure("runner_lost", error, job_id=ref.job_id)
         return await self.wait(ref, deadline - self._clock())
 

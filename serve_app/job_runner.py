@@ -98,7 +98,8 @@ class JobRunner:
         """Run the job here, now; False if it must wait for its turn: no room, or others wait already."""
         if marker.ref in self._tasks:
             return True
-        at_once = self._may_begin() and not self._waiting.any_beside({*self._tasks, marker.ref})
+        waits = self._waiting.is_held(marker.ref) or self._waiting.any_beside({*self._tasks, marker.ref})
+        at_once = self._may_begin() and not waits
         self._waiting.tell(marker)
         if at_once:
             self._begin(marker.ref)
@@ -234,7 +235,7 @@ class JobRunner:
         except Exception as error:  # one broken record must not keep the others waiting
             logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
             return
-        if status is None:
+        if status is None or marker.ref in self._tasks:  # begun meanwhile, by `start`
             return
         alone = status.standing.lost >= ALONE_FROM
         if alone and self._tasks:

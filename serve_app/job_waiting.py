@@ -35,7 +35,8 @@ TENDED_MOST = 32
 OTHERS_TURN = 4
 """Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun, and looks at
 those that another runs."""
-MANY = 100_000
+MOST = 100_000
+"""Jobs in the queue, at most, of which a replica is told; and answers to whose turn a job is that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class WaitingJobs:
         self._left: dict[JobRef, float] = {}  # runs that ended here without an outcome: when the job may go on here
         self._waited: dict[JobRef, int] = {}  # sweeps that have seen a job, and found it not running here
         self._told: dict[JobRef, Marker] = {}  # jobs that this replica was told of since the last look began
-        self._own: set[JobRef] = set()  # jobs that it was ever told of
+        self._own: set[JobRef] = set()  # jobs in the queue that it was told of
         self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of since
         self._held: dict[JobRef, _Held] = {}
         self._looked: dict[JobRef, int] = {}  # the sweep after which a job was looked at, or might have been
@@ -81,12 +82,16 @@ class WaitingJobs:
 
     def tell(self, marker: Marker) -> None:
         """A job is new, or waits again: it is in the queue at once. Of very many some are left to the sweeps."""
-        if len(self._queue) < MANY:
+        if len(self._queue) < MOST:
             self._told[marker.ref] = marker
             self._known.add(marker.ref)
             self._own.add(marker.ref)
             self._held.pop(marker.ref, None)
             self._queue.add(marker)
+
+    def is_held(self, ref: JobRef) -> bool:
+        """Whether it was looked at, or ran here, and may have to wait: for what it is begun only after another look."""
+        return ref in self._held or ref in self._left
 
     def any_beside(self, running: Collection[JobRef]) -> bool:
         """Whether any waits, or runs elsewhere, as far as was seen."""
@@ -100,7 +105,7 @@ class WaitingJobs:
     async def sweep(self, running: Collection[JobRef]) -> None:
         """See who lives, and this replica's share of the jobs."""
         live = await asyncio.to_thread(self._heartbeats.live)
-        if live != self._live or len(self._mine) > MANY:
+        if live != self._live or len(self._mine) > MOST:
             self._live, self._mine = live, {}
         await self.look(self._queue.share(len(self._live)))
         self._sweeps += 1
@@ -229,7 +234,7 @@ class WaitingJobs:
             await asyncio.to_thread(self._jobs.markers.remove, marker, older=True)
         if await asyncio.to_thread(self._jobs.markers.has, status.marker):
             return status
-        self._queue.discard(marker.ref)
+        self.ended(marker.ref)
         return None
 
     async def _status(self, marker: Marker) -> JobStatus | None:

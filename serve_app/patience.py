@@ -56,7 +56,7 @@ class Patience:
         if self._over:
             raise error
         longest_s = PATIENCE_S[min(len(pauses), len(PATIENCE_S) - 1)]
-        pause_s = min(left_s, longest_s * (1 + self._random()) / 2)
+        pause_s = min(left_s, sum(PATIENCE_S) - waited_s, longest_s * (1 + self._random()) / 2)
         pauses.append(pause_s)
         logs.event("waits", code=error.code, reason=error.message, pause_s=round(pause_s, 3))
         self._since = self._since if self._waiting else self._clock()

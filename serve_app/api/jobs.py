@@ -85,7 +85,7 @@ async def create(
     job = await submit(request, order, body, idempotency_key)
     if job.replayed:
         response.headers.update(REPLAYED)
-    else:
+    if job.is_new:
         services.jobs.tell(job.status.marker)
     return native_form(job.status, url_of(request))  # its place in the queue costs a look at the store
 

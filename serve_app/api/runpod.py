@@ -58,7 +58,7 @@ async def run(
     if endpoint != "tts":
         return await keep_call(request, endpoint, body.input, policy.retention_s)
     job = await _submitted(request, response, body, policy, idempotency_key)
-    if not job.replayed:
+    if job.is_new:
         services_of(request).jobs.tell(job.status.marker)
     return _brief(job.status)
 

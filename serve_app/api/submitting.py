@@ -51,10 +51,12 @@ class JobOrder:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A job that is durable. `replayed`: by an earlier request with the same idempotency key."""
+    """A job that is durable. `is_new`: it is to be spoken, and no runner knows of it; `replayed`: by an earlier request
+    with the same idempotency key."""
 
     status: JobStatus
-    replayed: bool
+    is_new: bool = False
+    replayed: bool = False
 
     @property
     def ref(self) -> JobRef:
@@ -75,9 +77,11 @@ async def submit(request: Request, order: JobOrder, body: BaseModel, key: str | 
             claim = await services.jobs.hold(claim.ref, key, body_sha256)
         if claim.known:
             return await _replayed(services, claim.ref)
-    if await services.jobs.submit(job) != job:  # another request with this key was the first
+    accepted = await services.jobs.submit(job)
+    if accepted.request != job:  # another request with this key was the first
         return await _replayed(services, job.ref)
-    return Submitted(JobStatus(request=job, state="queued", standing=standing([REQUEST])), replayed=False)
+    queued = JobStatus(request=job, state="queued", standing=standing([REQUEST]))
+    return Submitted(queued, is_new=not accepted.ended)
 
 
 async def _replayed(services: Services, ref: JobRef) -> Submitted:

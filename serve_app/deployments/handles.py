@@ -68,16 +68,17 @@ class SynthesizerHandle:
 
 
 class JobsHandle:
-    """Reaches any one Jobs replica."""
+    """Reaches any one Jobs replica. Jobs are told by the names of their markers: text means the same to a replica of
+    another version, or is refused by it."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
     async def start(self, markers: Sequence[Marker]) -> None:
-        await _answer(self._handle.start.remote([*markers]), "Jobs")
+        await _answer(self._handle.start_named.remote([marker.name for marker in markers]), "Jobs")
 
     async def run(self, marker: Marker) -> None:
-        await _answer(self._handle.run.remote(marker), "Jobs")
+        await _answer(self._handle.run_named.remote(marker.name), "Jobs")
 
 
 async def _answer(response: Any, what: str, unit: Unit | None = None) -> Any:

@@ -15,7 +15,7 @@ from serve_app.deployments.threads import wait_in_threads
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.job_runner import JobRunner, RunnerSettings
 from serve_app.job_webhooks import Webhooks, WebhookSettings
-from serve_app.jobs import JobStatus, JobStore, Marker
+from serve_app.jobs import JobStatus, JobStore, parse_marker
 from serve_app.models import speaking
 from serve_app.settings import BuildArgs, ModelSettings
 from serve_app.speech import Speaker
@@ -73,15 +73,17 @@ class Jobs:
         )
         self._background = asyncio.create_task(self._runner.serve())
 
-    async def start(self, markers: Sequence[Marker]) -> None:
-        """Run these jobs as far as there is room here; the others wait for their turn."""
-        for marker in markers:
-            await self._runner.start(marker)
+    async def start_named(self, names: Sequence[str]) -> None:
+        """Run the jobs of these markers as far as there is room here; the others wait for their turn."""
+        for name in names:
+            if marker := parse_marker(name):
+                await self._runner.start(marker)
 
-    async def run(self, marker: Marker) -> None:
-        """Start the job and return when this replica is done with it."""
-        await self._runner.start(marker)
-        await self._runner.wait(marker.ref)
+    async def run_named(self, name: str) -> None:
+        """Start the job of this marker and return when this replica is done with it."""
+        if marker := parse_marker(name):
+            await self._runner.start(marker)
+            await self._runner.wait(marker.ref)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What QueuedAudioPolicy counts; Serve asks for it every few seconds."""

@@ -22,6 +22,7 @@ from serve_app.jobs.records import (
     RunEnd,
     RunEndReason,
     marker_of,
+    parse_marker,
 )
 from serve_app.jobs.results import Results
 from serve_app.jobs.settling import RETRYABLE
@@ -60,4 +61,5 @@ __all__ = [
     "Standing",
     "job_expired",
     "marker_of",
+    "parse_marker",
 ]

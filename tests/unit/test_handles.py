@@ -14,6 +14,7 @@ from serve_app.deployments.jobs import Jobs
 from serve_app.domain import BUILTIN, Unit, VoiceRef
 from serve_app.errors import DeviceLost, InvalidText, OutOfMemory, Overloaded, ReplicaLost, Unavailable
 from serve_app.jobs import JobRef, Marker
+from tests.support.jobs import job_id_of
 
 UNIT = Unit(0, "Hello.", VoiceRef("heart", BUILTIN), 1.0, 7, 10, "r1")
 OF_A_JOB = replace(UNIT, index=4, job_id="j1")
@@ -166,15 +167,15 @@ async def test_a_caller_that_leaves_cancels_the_remote_call():
 
 
 async def test_a_jobs_replica_is_told_of_several_jobs_in_one_call():
-    """With their markers, by which it knows whose turn is when without asking the store."""
+    """By the names of their markers, which tell whose turn is when; a name of another version is passed over."""
     handle, started = Handle(None), []
 
     class Runner:
         async def start(self, marker: Marker) -> None:
             started.append(marker)
 
-    handle.start = handle
-    markers = tuple(Marker(JobRef("default", job_id), 1) for job_id in ("j1", "j2"))
+    handle.start_named = handle
+    markers = [Marker(JobRef("default", job_id_of(number)), 1, audio_s=number) for number in (1, 2)]
     await JobsHandle(handle).start(markers)
-    await Jobs.start(SimpleNamespace(_runner=Runner()), *handle.units)
-    assert started == [*markers]
+    await Jobs.start_named(SimpleNamespace(_runner=Runner()), ["what is this", *handle.units[0]])
+    assert started == markers

@@ -42,7 +42,7 @@ def store() -> MemoryStore:
 async def test_submit_makes_the_job_durable_before_anybody_is_told(store):
     """The 202's promise rests on the store alone."""
     runners = Runners(store)
-    ref = (await client_of(store, runners).submit(job_request())).ref
+    ref = (await client_of(store, runners).submit(job_request())).request.ref
     assert (ref, job_store(store).status(ref).state, runners.told) == (REF, "queued", [])
 
 
@@ -59,21 +59,21 @@ async def test_a_runner_that_cannot_be_told_costs_nothing(store):
 async def test_run_answers_with_the_end(store):
     """A synchronous call gets the outcome."""
     client = client_of(store, Runners(store))
-    status = await client.run((await client.submit(job_request())).ref, timeout_s=60)
+    status = await client.run((await client.submit(job_request())).request.ref, timeout_s=60)
     assert status.state == "completed"
 
 
 async def test_run_answers_with_the_state_when_the_wait_is_over(store):
     """What does not end in time goes on; the caller is told where it stands."""
     client = client_of(store, Runners(store, ends=False))
-    status = await client.run((await client.submit(job_request())).ref, timeout_s=0.01)
+    status = await client.run((await client.submit(job_request())).request.ref, timeout_s=0.01)
     assert status.state == "queued"
 
 
 async def test_run_outlives_the_runner_that_had_the_job(store):
     """When the runner is lost, the store is asked until another one has ended the job."""
     client = client_of(store, Runners(store, Unavailable("replica died")))
-    ref = (await client.submit(job_request())).ref
+    ref = (await client.submit(job_request())).request.ref
     waiting = asyncio.create_task(client.run(ref, timeout_s=60))
     await asyncio.to_thread(job_store(store).finish, job_outcome("completed", run=2))
     assert (await waiting).state == "completed"

@@ -206,6 +206,25 @@ async def test_pauses_are_jittered_and_come_to_five_minutes(jitter, first, count
     assert (tuple(pauses[:3]), len(pauses), sum(pauses)) == (first, count, sum(PATIENCE_S))
 
 
+async def test_no_pause_is_longer_than_what_is_left_for_all():
+    """Units that wait one after the other: all together five minutes, and no second more."""
+    clock, pauses = Clock(), []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock.now += seconds
+
+    patience = Patience(sleep, clock, random=lambda: 0.5)
+
+    async def wait_in_turn() -> None:
+        for number in range(100):
+            await patience.wait(number // 6, Overloaded("full"))
+
+    with pytest.raises(Overloaded):
+        await wait_in_turn()
+    assert sum(pauses) == sum(PATIENCE_S)
+
+
 async def test_units_that_are_refused_at_once_do_not_come_again_at_once():
     """Each draws its own pause."""
     pauses: list[float] = []

@@ -6,6 +6,7 @@ import pytest
 
 from serve_app import keys
 from serve_app.storage import MemoryStore, Page
+from tests.support.interleaving import Hooked
 from tests.support.jobs import Speak, runner, submit, told, until
 
 
@@ -64,3 +65,43 @@ async def test_a_word_that_comes_during_a_look_is_kept():
     await r.fill()
     assert [*r._tasks] == late
     await r.wait(*late)
+
+
+async def test_a_word_that_comes_while_the_job_is_looked_at_begins_it_once(store):
+    """One run, which is watched and counted, and no second beside it."""
+    loop, speak, words = asyncio.get_running_loop(), Speak(), []
+    speak.gate.clear()
+
+    def tell(operation: str, key: str) -> None:
+        if key.startswith("jobs/") and not words:
+            words.append(told(store, ref))
+            asyncio.run_coroutine_threadsafe(r.start(*words), loop).result()
+
+    r, ref = runner(Hooked(store, tell), speak), submit(store)
+    for _ in range(2):
+        await r.look()
+    await r.fill()
+    await until(lambda: speak.requests)
+    assert len(words) == 1
+    for _ in range(3):
+        await r.sweep()
+    assert ([*r._tasks], len(speak.requests), r._executor.run_of(ref).run) == ([ref], 1, 1)
+    speak.gate.set()
+    await r.wait(ref)
+
+
+async def test_a_job_that_ended_is_looked_at_once_although_it_was_told_of(store):
+    """By another replica, before the word came: it takes no turn of another, and counts as no speech that waits."""
+    speak = Speak()
+    speak.gate.clear()
+    r = runner(store, speak, max_running_jobs=1)
+    running, done = submit(store, 0xA), submit(store, 0xB)
+    marker, other = told(store, done), runner(store, Speak(), name="b")
+    await other.start(marker)
+    await other.wait(done)
+    await r.start(told(store, running))
+    await r.start(marker)
+    speak.gate.set()
+    await r.wait(running)
+    await r.fill()
+    assert (r.audio_waiting()["unended_audio_s"], r._waiting._told) == (0.0, {})

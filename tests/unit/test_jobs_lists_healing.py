@@ -68,7 +68,7 @@ async def test_a_request_that_cannot_be_read_keeps_no_other_from_the_page(store)
 
 
 async def test_a_running_job_is_not_believed_to_wait_for_an_hour(store):
-    """One that lost its entry of what was begun is asked each time."""
+    """One that lost its entry of what was begun is asked."""
     jobs, request = job_store(store), job_request()
     jobs.submit(request)
     jobs.begin(request, run=1, owner="a", started_at=150.0)

@@ -128,8 +128,9 @@ async def test_a_request_that_was_spoken_before_ends_as_it_is_submitted():
     for number, seeded, state in ((0xA, True, "queued"), (0x1B, True, "completed"), (0x2C, False, "queued")):
         request = job_request(number, seeded=seeded)
         speech = replace(request.speech, model_version="test")
-        ref = await client.submit(request.model_copy(update={"speech": speech}))
-        assert (await client.status(ref)).state == state
+        accepted = await client.submit(request.model_copy(update={"speech": speech}))
+        ref = accepted.request.ref
+        assert ((await client.status(ref)).state, accepted.ended) == (state, state == "completed")
         if number == 0xA:
             speak_now(store, clock, ref, b"RIFF")
     assert [marker.ref.job_id for marker in job_store(store).markers.oldest("b", limit=10)] == []
