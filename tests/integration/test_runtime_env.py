@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -132,9 +132,12 @@ def test_ray_installs_closure_and_wheel_once_for_two_replicas(folder: Path, whee
 
 
 def metric(folder: Path, name: str, having: str) -> str:
-    """The first line of the metric on this node's Prometheus page with these words."""
+    """The first line of the metric on this node's Prometheus pages with these words; "" while there is none."""
     (found,) = json.loads((folder / "ray" / "prom_metrics_service_discovery.json").read_text())
-    pages = (httpx.get(f"http://{target}/metrics").text for target in found["targets"])
+    pages = []
+    for target in found["targets"]:
+        with suppress(httpx.ConnectError):  # Ray names targets that do not listen yet
+            pages.append(httpx.get(f"http://{target}/metrics").text)
     lines = (line for page in pages for line in page.splitlines() if line.startswith(f"ray_{name}{{"))
     return next((line for line in lines if having in line), "")
 
