@@ -252,8 +252,8 @@ async def test_a_full_replica_that_is_told_of_jobs_asks_the_store_nothing(store)
     speak.gate.clear()
     hooked = Hooked(store, lambda operation, key: looks.append(key) if key.startswith("pending/") else None)
     r = runner(hooked, speak, max_running_jobs=1, sweep_s=3600.0, heartbeat_s=3600.0, watch_s=3600.0)
-    await r.sweep()
-    serving = asyncio.create_task(r.serve())  # its clock makes it sweep no more
+    serving = asyncio.create_task(r.serve())
+    await until(lambda: len(looks) == len(keys.SHARDS))  # it sweeps as it begins, and then not for an hour
     first, others = submit(store, 0xA), [submit(store, number) for number in (0x1B, 0x2B, 0x3B)]
     await r.start(told(store, first))
     await until(lambda: speak.requests)
