@@ -1,7 +1,4 @@
-"""A deployment that does nothing: what a request costs Serve itself, with a body or without.
-
-serving(..., no_op=True) -> bench.no_op:build -> GET or POST /no-op
-"""
+"""A deployment that does nothing, at /no-op: what a request costs Serve itself, with a body or without."""
 
 from ray import serve
 from ray.serve import Application

@@ -119,7 +119,7 @@ class JobRunner:
             logged(partial(asyncio.to_thread, self._heartbeats.forget_old), "heartbeats_kept"),
             forever(self.beat, "heartbeat_failed", lambda: asyncio.sleep(every.heartbeat_s)),
             forever(self.fill, "fill_failed", partial(heard, self._wake)),
-            self._once_it_beat(self._look, "sweep_failed", lambda: asyncio.sleep(every.sweep_s)),
+            self._once_it_beat(self._look_and_wake, "sweep_failed", lambda: asyncio.sleep(every.sweep_s)),
             forever(self._follow, "tend_failed", lambda: asyncio.sleep(0)),
             forever(self.watch, "watch_failed", lambda: asyncio.sleep(every.watch_s)),
             self._once_it_beat(self.collect, "collect_failed", lambda: asyncio.sleep(every.collect_s)),
@@ -268,8 +268,8 @@ class JobRunner:
             if self._waiting.any_beside(self._tasks):
                 self._wake.set()
 
-    async def _look(self) -> None:
-        """A sweep, and all that follows from one."""
+    async def _look_and_wake(self) -> None:
+        """A look, after which the other loops have something to do."""
         await self.look()
         self._swept.set()
         self._wake.set()
