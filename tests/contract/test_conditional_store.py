@@ -24,6 +24,7 @@ from serve_app.storage import (
     S3Store,
     conditions_hold,
 )  # fmt: skip
+from tests.support.deadline import DEADLINE_S
 from tests.support.seaweedfs import SeaweedFS
 from tests.support.wire import CutAnswer, IgnoreConditions, Refuse, WireProxy, refuse_conditions
 
@@ -60,7 +61,7 @@ def test_what_is_there_is_not_put_new(store: Store, prefix: str) -> None:
 
 def test_of_twenty_at_once_one_is_new(store: Store, prefix: str) -> None:
     """Exactly one is told that it wrote, and its bytes are there with their sha256."""
-    bodies, ready = [b"%02d" % n for n in range(20)], threading.Barrier(20, timeout=30)
+    bodies, ready = [b"%02d" % n for n in range(20)], threading.Barrier(20, timeout=DEADLINE_S)
 
     def write(body: bytes) -> bool:
         ready.wait()

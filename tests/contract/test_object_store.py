@@ -25,6 +25,7 @@ from serve_app.storage import (
     UrlSigner,
     probe,
 )  # fmt: skip
+from tests.support.deadline import DEADLINE_S
 
 WAV = "audio/wav"
 Store = MemoryStore | DirectoryStore | S3Store
@@ -220,7 +221,7 @@ def test_a_url_of_s3_reads_without_credentials(s3_store: S3Store, prefix: str) -
     """Whoever holds the presigned URL gets the bytes, with the name to save them under."""
     s3_store.put(prefix + "ä b.wav", b"RIFF", content_type=WAV)
     url = s3_store.url(prefix + "ä b.wav", expires_s=60, filename='Anna "Ä".wav')
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         assert answer.read() == b"RIFF"
         assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''Anna%20%22%C3%84%22.wav"
         assert answer.headers["Content-Type"] == WAV

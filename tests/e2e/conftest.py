@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.support.deadline import DEADLINE_S
+
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
     """Patient enough for a minute of audio."""
-    with httpx.Client(timeout=120) as client:
+    with httpx.Client(timeout=DEADLINE_S) as client:
         yield client

@@ -14,6 +14,7 @@ import yaml
 
 from serve_app.audio import decode, encode
 from serve_app.storage import S3Store
+from tests.support.deadline import DEADLINE_S
 from tests.support.running import ROOT, RunningService, ended, environment, free_port, running, until
 from tests.support.seaweedfs import SeaweedFS, run_seaweedfs
 from tests.support.sentences import SENTENCES
@@ -115,7 +116,7 @@ def test_runpods_own_client_runs_a_job(service: RunningService, monkeypatch):
     monkeypatch.setattr(runpod, "endpoint_url_base", f"{service.url}/v2")  # as RUNPOD_ENDPOINT_BASE_URL would
     endpoint = runpod.Endpoint("any-endpoint", api_key="none")
     job = endpoint.run({"input": {"text": SENTENCES[0], "seed": 1}})
-    output = job.output(timeout=60)
+    output = job.output(timeout=DEADLINE_S)
     assert (output["status"], output["job_id"], job.status()) == ("completed", job.job_id, "COMPLETED")
     assert endpoint.run_sync({"input": {"endpoint": "status", "job_id": job.job_id}})["status"] == "COMPLETED"
 
@@ -144,7 +145,7 @@ def test_a_synchronous_wait_that_ends_does_not_end_the_job(service: RunningServi
     """/runsync answers when its wait is over; the job goes on in the same run."""
     answer = client.post(f"{service.url}/runsync?wait=1000", json={"input": {"text": LONG_TEXT, "seed": 2}}).json()
     assert answer["status"] in ("IN_QUEUE", "IN_PROGRESS")
-    until(lambda: status_of(client, service, answer["id"])["status"] == "COMPLETED", "job ends", 180)
+    until(lambda: status_of(client, service, answer["id"])["status"] == "COMPLETED", "job ends")
     runs = [line for line in service.printed.splitlines() if answer["id"] in line and '"job_started"' in line]
     assert len(runs) == 1
 
@@ -244,7 +245,7 @@ def test_a_job_survives_its_jobs_replica(service: RunningService, client: httpx.
     until(lambda: status_of(client, service, job_id)["status"] == "IN_PROGRESS", "job begins")
     (replica,) = until(lambda: service.replicas("Jobs"), "Jobs runs")
     os.kill(replica["pid"], signal.SIGKILL)
-    answer = until(lambda: ended(status_of(client, service, job_id)), "job ends", 180)
+    answer = until(lambda: ended(status_of(client, service, job_id)), "job ends")
     assert answer["status"] == "COMPLETED", answer
     assert answer["output"]["duration"] > 400
     runs = [line for line in service.printed.splitlines() if job_id in line and '"job_started"' in line]
@@ -253,12 +254,12 @@ def test_a_job_survives_its_jobs_replica(service: RunningService, client: httpx.
 
 def test_preview_scales_to_two_replicas_and_back(service: RunningService, client: httpx.Client):
     """Under load the dashboard shows two replicas of preview; when it ends, one."""
-    until(lambda: len(service.replicas("preview")) == 1, "the earlier tests' load is over", 120)
+    until(lambda: len(service.replicas("preview")) == 1, "the earlier tests' load is over")
     jobs = [client.post(f"{service.url}/run", json={"input": {"text": LONG_TEXT}}).json()["id"] for _ in range(3)]
-    until(lambda: len(service.replicas("preview")) == 2, "scales up", 120)
+    until(lambda: len(service.replicas("preview")) == 2, "scales up")
     for job_id in jobs:
-        until(lambda job_id=job_id: status_of(client, service, job_id)["status"] == "COMPLETED", "job ends", 180)
-    until(lambda: len(service.replicas("preview")) == 1, "scales down", 120)
+        until(lambda job_id=job_id: status_of(client, service, job_id)["status"] == "COMPLETED", "job ends")
+    until(lambda: len(service.replicas("preview")) == 1, "scales down")
 
 
 def test_status_calls_reach_no_model(service: RunningService, client: httpx.Client):

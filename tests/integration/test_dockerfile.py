@@ -21,6 +21,7 @@ import pytest
 
 from serve_app.audio import decode
 from serve_app.launcher import SERVE_PATIENCE
+from tests.support.deadline import DEADLINE_S
 from tests.support.dockerfile import Ignore, ScratchImage, instructions, of_target
 from tests.support.running import ROOT, STOP_S, environment, free_port, running, until
 from tests.support.stand_in_wheel import write_wheel
@@ -134,7 +135,7 @@ def test_the_cpu_image_speaks(make_image: MakeImage):
     with running(started, port, image.environment) as service:
         until(lambda: image.run(image.health_command).returncode == 0, "healthy")
         body = {"input": "Hello, the service speaks.", "response_format": "wav"}
-        spoken = httpx.post(f"{service.url}/v1/audio/speech", json=body, timeout=60)
+        spoken = httpx.post(f"{service.url}/v1/audio/speech", json=body, timeout=DEADLINE_S)
         assert (spoken.status_code, spoken.headers["x-model"]) == (200, "preview"), spoken.text
         assert len(decode(spoken.content)) > 24_000
         # 127.0.0.2 is answered by what listens on all addresses, and by nothing that listens on 127.0.0.1.

@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app.app import jobs_deployment
 from serve_app.settings import AutoscalingSettings, JobsSettings
+from tests.support.deadline import DEADLINE_S
 from tests.support.running import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
@@ -52,7 +53,7 @@ class Jobs:
         return serve.status().applications[self.folder.name].deployments["Jobs"].replica_states.get("RUNNING", 0)
 
     def becomes(self, count: int) -> None:
-        until(lambda: self.running() == count, f"{count} replicas", 20)
+        until(lambda: self.running() == count, f"{count} replicas")
 
     def reports_of(self, running: float) -> list[int]:
         """How often each replica reported this much running."""
@@ -100,7 +101,7 @@ def test_replicas_follow_the_queue_and_running_jobs_keep_them(serving: None, tmp
         reports = jobs.reports_of(running=1)
         return len(reports) == 3 and min(reports) >= enough
 
-    until(each_has_reported, f"{enough} reports by each of three replicas", 20)
+    until(each_has_reported, f"{enough} reports by each of three replicas")
     assert seen == {3}
 
     emptied = time.monotonic()
@@ -113,4 +114,4 @@ def test_a_call_wakes_a_deployment_without_replicas(serving: None, tmp_path: Pat
     """Nobody is there to report, but a `start` waits at a handle."""
     jobs = deployed(tmp_path, min_replicas=0)
     assert jobs.running() == 0
-    assert jobs.handle.start.remote().result(timeout_s=20) == "started"
+    assert jobs.handle.start.remote().result(timeout_s=DEADLINE_S) == "started"

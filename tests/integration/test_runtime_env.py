@@ -18,6 +18,7 @@ import yaml
 
 from env_setup.wheels import sha256_of
 from serve_app.launcher import SERVE_PATIENCE
+from tests.support.deadline import DEADLINE_S
 from tests.support.http_servers import serving_files
 from tests.support.running import ROOT, RunningService, environment, free_port, running, until
 from tests.support.sentences import SENTENCES
@@ -73,7 +74,7 @@ def events(service: RunningService, model: str) -> list[dict]:
 
 def spoken(service: RunningService, model: str) -> bytes:
     body = {"input": SENTENCES[0], "model": model, "response_format": "pcm", "seed": 1}
-    answer = httpx.post(f"{service.url}/v1/audio/speech", json=body, timeout=120)
+    answer = httpx.post(f"{service.url}/v1/audio/speech", json=body, timeout=DEADLINE_S)
     assert (answer.status_code, answer.headers.get("x-model")) == (200, model), answer.text
     return answer.content
 
@@ -173,7 +174,7 @@ def deploy(folder: Path) -> Iterator[tuple[Deploy, str]]:
 
     yield deploy, f"http://127.0.0.1:{port}"
     process.stdin.close()
-    assert process.wait(60) == 0
+    assert process.wait(DEADLINE_S) == 0
     process.stdout.close()
 
 
@@ -216,7 +217,7 @@ def test_a_wheel_that_cannot_be_installed_fails_f5_alone(deploy, folder: Path, w
         ("preview", "Ingress", "Jobs"), "HEALTHY"
     )
     body = {"input": SENTENCES[0], "model": "preview", "response_format": "pcm"}
-    assert httpx.post(f"{url}/v1/audio/speech", json=body, timeout=60).status_code == 200
+    assert httpx.post(f"{url}/v1/audio/speech", json=body, timeout=DEADLINE_S).status_code == 200
     listed = {model["id"]: model for model in httpx.get(f"{url}/v1/models").json()["data"]}
     assert (listed["preview"]["state"], listed["f5"]["state"]) == ("ready", "failed")
     assert "FLASH_ATTN_WHEEL" in listed["f5"]["message"]

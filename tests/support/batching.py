@@ -9,6 +9,7 @@ from serve_app.batcher import Batcher
 from serve_app.domain import BUILTIN, Pcm, Unit, VoiceRef
 from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import EngineInput, speak
+from tests.support.deadline import DEADLINE_S
 
 __all__ = ["Held", "alone", "item"]
 
@@ -49,7 +50,7 @@ class Held:
 
     async def running(self) -> None:
         """Until the engine begins a call."""
-        assert await asyncio.to_thread(self.engine.started.acquire, timeout=10)
+        assert await asyncio.to_thread(self.engine.started.acquire, timeout=DEADLINE_S)
 
     async def release(self) -> list[Pcm | BaseException]:
         """Let the engine run; the outcomes of all units, in the order of submission."""

@@ -18,9 +18,9 @@ from ray import serve
 from serve_app.app import build
 from serve_app.errors import ServiceError
 from serve_app.settings import BuildArgs
+from tests.support.deadline import DEADLINE_S
 
 SETTLED = ("HEALTHY", "UNHEALTHY", "DEPLOY_FAILED")
-TIMEOUT_S = 180
 
 
 def main(port: int) -> None:
@@ -44,14 +44,14 @@ def _deploy(wanted: dict) -> dict[str, tuple[str, str]]:
     if "speech" in serve.status().applications:
         serve.delete("speech")  # else its old states could be taken for the new ones
     serve._run(application, name="speech", route_prefix="/", _blocking=False)
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + DEADLINE_S
     while True:
         parts = serve.status().applications["speech"].deployments
         told = {name: (part.status.value, part.message) for name, part in parts.items()}
         if told and all(status in SETTLED for status, _ in told.values()):
             return told
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not settled within {TIMEOUT_S} s: {told}")
+            raise TimeoutError(f"not settled within {DEADLINE_S} s: {told}")
         threading.Event().wait(0.2)
 
 

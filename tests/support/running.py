@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import httpx
 
+from tests.support.deadline import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
 START_S, STOP_S = 240, 60
 T = TypeVar("T")
@@ -40,7 +42,7 @@ class RunningService:
         """The dashboard's own view, read with Ray's token."""
         token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")).read_text()
         headers = {"Authorization": f"Bearer {token.strip()}"}
-        answer = httpx.get(f"{self.dashboard}/api/serve/applications/", headers=headers, timeout=30)
+        answer = httpx.get(f"{self.dashboard}/api/serve/applications/", headers=headers, timeout=DEADLINE_S)
         answer.raise_for_status()
         return answer.json()["applications"]
 
@@ -55,7 +57,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], T], what: str, within_s: float = 60) -> T:
+def until(condition: Callable[[], T], what: str, within_s: float = DEADLINE_S) -> T:
     """Poll until `condition` is truthy; its value. A deadline, not a pause: returns as soon as it holds."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):

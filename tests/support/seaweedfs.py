@@ -23,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from serve_app.storage.s3 import S3Config
+from tests.support.deadline import DEADLINE_S
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -147,7 +148,7 @@ def _becomes_ready(server: SeaweedFS, process: "subprocess.Popen[bytes]") -> boo
 def _stop(process: "subprocess.Popen[bytes]", ports: list[int]) -> None:
     """Kill it, since nothing it holds is kept, and remove the Unix sockets that it leaves behind."""
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=DEADLINE_S)
     for port in ports:
         for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
             left.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from serve_app.heartbeats import Counters, Heartbeats, Liveness
 from serve_app.job_client import job_ref
 from serve_app.settings import LimitSettings
 from serve_app.storage import MemoryStore
+from tests.support.deadline import DEADLINE_S
 from tests.support.jobs import Clock, until
 from tests.support.runpod import TEXT, post, spoken
 from tests.support.service import LocalService
@@ -116,7 +117,7 @@ async def test_health_counts_jobs(service):
 
 async def test_health_reads_heartbeats_side_by_side(service, monkeypatch):
     """Each read goes on until the other has begun; one whose replica has retired meanwhile is passed over."""
-    both, get = threading.Barrier(2, timeout=10), service.store.get
+    both, get = threading.Barrier(2, timeout=DEADLINE_S), service.store.get
     for name in "ab":
         Heartbeats(service.store, name, 10.0).beat(Counters(running=1, completed=2))
 

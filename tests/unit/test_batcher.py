@@ -16,6 +16,7 @@ from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits, EngineInput
 from serve_app.errors import Unavailable
 from tests.support.batching import Held, alone, item
+from tests.support.deadline import DEADLINE_S
 
 
 async def test_a_first_unit_runs_at_once_and_alone() -> None:
@@ -213,7 +214,7 @@ async def test_close_stops_its_own_thread() -> None:
     await batcher.submit(item("hello"))
     (thread,) = set(threading.enumerate()) - before
     await batcher.close()
-    thread.join(10)
+    thread.join(DEADLINE_S)
     assert not thread.is_alive()
 
 

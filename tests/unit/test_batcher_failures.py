@@ -15,6 +15,7 @@ from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
 from serve_app.errors import DeviceLost, EngineError, InvalidText, OutOfMemory
 from tests.support.batching import Held, alone, item
+from tests.support.deadline import DEADLINE_S
 
 
 async def test_a_bad_unit_fails_alone() -> None:
@@ -41,14 +42,14 @@ async def test_a_unit_whose_caller_left_is_not_tried_again() -> None:
             self.calls.append(tuple(each.unit.text for each in items))
             self.started.release()
             if len(items) > 1:
-                assert gate.wait(10)
+                assert gate.wait(DEADLINE_S)
                 raise RuntimeError("too many")
             return one_by_one(lambda _: np.zeros(256, np.float32), items)
 
     engine = Engine()
     batcher = Batcher(engine)
     tasks = [asyncio.create_task(batcher.submit(item(text))) for text in ("aaaa", "bbbb")]
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
     tasks[1].cancel()
     await asyncio.sleep(0)
     gate.set()
@@ -210,11 +211,11 @@ async def test_the_next_batch_begins_while_the_last_is_decoded() -> None:
     engine = Decoding()
     batcher = Batcher(engine)
     first = asyncio.create_task(batcher.submit(item("first")))
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
     second = asyncio.create_task(batcher.submit(item("second")))
     blank = asyncio.create_task(batcher.submit(item(" ")))
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
     closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
     assert not any(task.done() for task in (first, second, blank, closing))
@@ -242,7 +243,7 @@ async def test_a_defect_strands_nobody_whose_audio_is_still_to_come() -> None:
     engine = Forgetful()
     batcher = Batcher(engine)
     first = asyncio.create_task(batcher.submit(item("first")))
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
     engine.forgotten = True
     with pytest.raises(EngineError, match="no limits"):
         await batcher.submit(item("second"))

@@ -13,6 +13,7 @@ from serve_app.engine.cuda import MAX_BATCH_FRAMES, frame_budget
 from serve_app.engine.f5 import F5Engine
 from serve_app.engine.protocol import BatchLimits, EngineInput, speak
 from serve_app.errors import InvalidText, ModelLoadFailed
+from tests.support.deadline import DEADLINE_S
 from tests.support.tiny_f5 import write_tiny_f5
 
 
@@ -65,9 +66,9 @@ def test_lanes_run_side_by_side_and_are_filled_as_they_come_free(
     def meet(mel: torch.Tensor) -> torch.Tensor:
         if len(names) < 2:
             names.append(threading.current_thread().name)
-            inside.wait(timeout=30)  # broken unless both are here
+            inside.wait(timeout=DEADLINE_S)  # broken unless both are here
             if names[0] != threading.current_thread().name:
-                assert slow.wait(timeout=30)
+                assert slow.wait(timeout=DEADLINE_S)
         return decode(mel)
 
     monkeypatch.setattr(execution, "_decode", meet)
@@ -75,11 +76,11 @@ def test_lanes_run_side_by_side_and_are_filled_as_they_come_free(
     assert sorted(future.done() for future in first) == [False, True]
     assert engine.batch_limits.max_units == 1
     (third,) = engine.synthesize([item("Hello there.", 0)])
-    assert third.result(timeout=30).shape[0] > 0
+    assert third.result(timeout=DEADLINE_S).shape[0] > 0
     assert not all(future.done() for future in first)
     slow.set()
     for future in first:
-        future.result(timeout=30)
+        future.result(timeout=DEADLINE_S)
     assert engine.batch_limits.max_units == 2
 
 

@@ -5,6 +5,7 @@ import threading
 
 from serve_app.heartbeats import Counters, Heartbeats
 from serve_app.storage import MemoryStore
+from tests.support.deadline import DEADLINE_S
 from tests.support.jobs import Clock, Speak, job_store, runner, submit, told, until
 
 
@@ -16,10 +17,10 @@ async def test_a_replica_whose_threads_are_all_taken_beats_and_watches():
     await r.start(told(store, ref))
     await until(lambda: speak.requests)
     release, loop = threading.Event(), asyncio.get_running_loop()
-    held = [loop.run_in_executor(None, release.wait, 60) for _ in range(64)]
+    held = [loop.run_in_executor(None, release.wait) for _ in range(64)]
     try:
         job_store(store, clock).cancel(ref)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await r.beat()
             assert Heartbeats(store, "other", 5.0).live() == {"a"}
             await r.watch()

@@ -11,6 +11,7 @@ from serve_app.job_runner import LOOKED_AT
 from serve_app.job_waiting import OTHERS_TURN, TENDED_EVERY, TENDED_MOST
 from serve_app.jobs import JobRef, RunEnd
 from serve_app.storage import MemoryStore
+from tests.support.deadline import DEADLINE_S
 from tests.support.interleaving import Hooked
 from tests.support.jobs import Clock, Speak, job_id_of, job_store, runner, submit, told, until
 
@@ -215,7 +216,7 @@ async def test_a_freed_slot_waits_for_no_other_loop(stuck):
     def wait(operation: str, key: str) -> None:
         if armed and ((stuck == "look" and key == "pending/b/") or (stuck == "tend" and tended in key)):
             stuck_now.set()
-            gate.wait(20)
+            gate.wait()
 
     armed: list[bool] = []
     for number in range(4):
@@ -228,7 +229,7 @@ async def test_a_freed_slot_waits_for_no_other_loop(stuck):
     armed.append(True)
     serving = asyncio.create_task(r.serve())
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_S):
             while not stuck_now.is_set():
                 clock.now += 0.01
                 await asyncio.sleep(0.001)

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from serve_app.storage import MemoryStore
+from tests.support.deadline import DEADLINE_S
 from tests.support.jobs import Clock, Speak, finish, job_store, runner, submit, told, until
 
 
@@ -14,7 +15,7 @@ class TwoBeginAtOnce(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.both = threading.Barrier(2, timeout=30)
+        self.both = threading.Barrier(2, timeout=DEADLINE_S)
 
     def put(self, key, body, *, content_type):
         if "/run-" in key:
@@ -42,7 +43,7 @@ async def test_of_two_that_began_one_run_the_last_to_write_goes_on(first):
         await r.watch()
     owner = job_store(store).status(ref).run.owner
     goes_on, stopped = replicas if owner == "a" else reversed(replicas)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         await stopped.wait(ref)
     assert (ref in goes_on._tasks, ref in stopped._tasks) == (True, False)
     assert [key for key in store._objects if "/ended-" in key] == []

@@ -9,6 +9,7 @@ from serve_app import logs
 from serve_app.errors import Unavailable
 from serve_app.job_teller import MOST_TOLD, PAUSE_S, JobTeller
 from serve_app.jobs import JobRef, Marker
+from tests.support.deadline import DEADLINE_S
 from tests.support.jobs import job_id_of, until
 
 
@@ -99,7 +100,7 @@ async def test_a_replica_that_never_answers_holds_nobody(logged):
     replica.gate.clear()
     teller = JobTeller(replica, tell_s=0.01, sleep=no_pause)
     teller.tell(marker_of(1))
-    await asyncio.wait_for(teller._telling, 5)
+    await asyncio.wait_for(teller._telling, DEADLINE_S)
     assert [fields["reason"] for _, _, fields in logged()] == ["no Jobs replica answered in 0.01 s"]
     teller.tell(marker_of(2))
     await until(lambda: len(replica.calls) == 2)

@@ -12,6 +12,7 @@ from serve_app.errors import StorageUnreachable, WebhookFailed
 from serve_app.job_webhooks import Webhooks, WebhookSettings
 from serve_app.jobs import JobRef, JobStatus, JobStore, Letter, Outbox
 from serve_app.storage import MemoryStore
+from tests.support.deadline import DEADLINE_S
 from tests.support.jobs import Speak, finish, job_store, runner, submit, told
 
 URL = "https://client.example/hook"
@@ -162,7 +163,7 @@ class Dead:
             with self.lock:
                 self.inside.append(message_id)
                 self.most = max(self.most, len(self.inside))
-            self.release.wait(30)
+            self.release.wait()
             with self.lock:
                 self.inside.remove(message_id)
             raise WebhookFailed("gave no answer")
@@ -181,7 +182,7 @@ async def test_a_host_that_does_not_answer_holds_up_nobody_else(store):
     hooks = webhooks(store, sender)
     try:
         await hooks.sweep(lambda ref: True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while len(sender.sent) < 20:
                 await asyncio.sleep(0.01)
         assert sender.most <= 2
@@ -208,13 +209,13 @@ async def test_no_place_is_held_between_two_tries(store):
     hooks = webhooks(store, failing)
     hooks._sleep = pause
     await hooks.sweep(lambda ref: True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while failing.tries < job_webhooks.AT_ONCE + 3:
             await asyncio.sleep(0.01)
     failing.failures = 0
     ref = await ended(store, 0xA)
     await hooks.sweep(lambda ref: True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while not failing.sent:
             await asyncio.sleep(0.01)
     assert [message_id for _, _, message_id in failing.sent] == [f"{ref.job_id}-0"]
@@ -259,7 +260,7 @@ async def test_receivers_that_do_not_answer_take_no_thread_of_the_jobs(store):
         hooks = webhooks(store, sender)
         try:
             await hooks.sweep(lambda ref: True)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 while sender.most < 4:
                     await asyncio.sleep(0.01)
                 assert await asyncio.to_thread(lambda: "free") == "free"

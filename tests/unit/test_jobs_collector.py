@@ -14,6 +14,7 @@ from serve_app.errors import JobExpired, JobNotFound, ObjectNotFound
 from serve_app.jobs import Collector, JobLists, JobRef, Results, results
 from serve_app.jobs.collector import GRACE_S, TOMBSTONE_S
 from serve_app.storage import MemoryStore
+from tests.support.deadline import DEADLINE_S
 from tests.support.interleaving import Crash, Crashing, contents
 from tests.support.jobs import NOTHING_OLDER, Clock, job_id_of, job_request, job_store, nothing_older, speak_now, submit
 
@@ -265,7 +266,7 @@ def test_what_an_older_plan_spoke_is_forgotten_with_its_job(store, clock, monkey
 
 def test_jobs_are_looked_at_side_by_side(clock):
     """Eight at once: each look is some twenty requests, one after the other."""
-    meeting = threading.Barrier(8, timeout=30)
+    meeting = threading.Barrier(8, timeout=DEADLINE_S)
 
     class Meets(MemoryStore):
         def list(self, prefix, *, after="", limit=1000):

@@ -10,6 +10,7 @@ import pytest
 
 from serve_app.jobs import JobStore
 from serve_app.storage import MemoryStore
+from tests.support.deadline import DEADLINE_S
 from tests.support.interleaving import Hooked
 from tests.support.jobs import JOB_ID, REF, Clock, job_outcome, job_request, job_store
 
@@ -116,7 +117,7 @@ def test_what_is_remembered_is_bounded_in_bytes():
 
 def test_request_and_outcome_are_read_side_by_side():
     """Neither read comes before the other has begun: they wait together."""
-    store, both = MemoryStore(), threading.Barrier(2, timeout=10)
+    store, both = MemoryStore(), threading.Barrier(2, timeout=DEADLINE_S)
     job_store(store).submit(job_request())
     job_store(store).finish(job_outcome("completed"))
     with ThreadPoolExecutor(1) as pool:

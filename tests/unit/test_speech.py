@@ -11,6 +11,7 @@ from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits
 from serve_app.errors import EngineError
 from serve_app.speech import LOOK_AHEAD
+from tests.support.deadline import DEADLINE_S
 from tests.support.speaking import WORDS, Synthesizer, Voices, request, settle, speaker, speaker_and_replica
 
 
@@ -90,7 +91,7 @@ async def test_a_cancelled_request_leaves_the_replica_at_once():
     engine = FakeEngine(gate=gate, limits=BatchLimits(max_units=1, max_frames=30_000))
     speaking, service = speaker_and_replica(engine)
     task = asyncio.create_task(speaking.speak(request(5)))
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
     await settle(lambda: service.health()["waiting"] == 4)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -16,6 +16,7 @@ from serve_app.engine.protocol import BatchLimits, EngineInput, speak
 from serve_app.errors import DeviceLost, EngineError, ModelLoadFailed, Unavailable, VoiceNotFound
 from serve_app.metrics import REPLICA_RUNTIME_LABELS
 from serve_app.synthesis import SynthesisService
+from tests.support.deadline import DEADLINE_S
 
 ANNA = Voice(VoiceRef("anna", "v1"), np.zeros(2560, np.float32), "Reference text.")
 
@@ -139,7 +140,7 @@ async def test_units_of_many_requests_share_a_batch() -> None:
     engine = FakeEngine(gate=gate)
     service = SynthesisService(engine, Voices(), "fake")
     tasks = [asyncio.create_task(service.synthesize(unit("first")))]
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
     tasks += [asyncio.create_task(service.synthesize(unit(text))) for text in ("aaaa", "bbbb", "cccc")]
     await asyncio.sleep(0)
     assert service.health()["waiting"] == 3
@@ -209,7 +210,7 @@ async def test_padding_is_a_metric() -> None:
     engine = FakeEngine(gate=gate)
     service = SynthesisService(engine, Voices(), "fake", metrics=Recorder())
     tasks = [asyncio.create_task(service.synthesize(unit("1234")))]
-    assert await asyncio.to_thread(engine.started.acquire, timeout=10)
+    assert await asyncio.to_thread(engine.started.acquire, timeout=DEADLINE_S)
     tasks += [asyncio.create_task(service.synthesize(unit(text))) for text in ("1234567", "12345678")]
     await asyncio.sleep(0)
     gate.set()

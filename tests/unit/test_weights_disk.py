@@ -11,6 +11,7 @@ import pytest
 
 from serve_app.errors import ModelLoadFailed
 from serve_app.weights.disk import claim, human, is_whole, preflight, remove_empty
+from tests.support.deadline import DEADLINE_S
 
 
 def safetensors(size_bytes):
@@ -108,11 +109,11 @@ def test_one_at_a_time_holds_a_directory(tmp_path):
     with claim(tmp_path / "a") as held:
         thread = threading.Thread(target=second)
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(DEADLINE_S)
         with claim(tmp_path / "a", wait=False) as busy:
             assert not busy.exclusive
         order.append(("first", held.exclusive))
-    thread.join(10)
+    thread.join(DEADLINE_S)
     assert order == [("first", True), ("second", True)]
     assert list((tmp_path / "a").iterdir()) == []
 

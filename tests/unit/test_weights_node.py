@@ -61,7 +61,7 @@ def test_one_process_at_a_time_fills_the_bucket(tmp_path, caplog):
     with claim(tmp_path / "node"):
         for node in nodes:
             node.fetch(F5Sources())
-        until(lambda: caplog.messages.count("weights_waiting") == 2, "both wait", within_s=20)
+        until(lambda: caplog.messages.count("weights_waiting") == 2, "both wait")
         assert store.written == []
     for node in nodes:
         node.wait_stored()

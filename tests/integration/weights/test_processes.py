@@ -10,6 +10,7 @@ from serve_app.weights import F5Sources
 from serve_app.weights.sources import Pinned
 from serve_app.weights.transfer import leftovers
 from tests.integration.weights.nodes import CHECKPOINT, contents, expected, go, node_weights, start
+from tests.support.deadline import DEADLINE_S
 from tests.support.hub import Hub
 from tests.support.running import until
 
@@ -19,7 +20,7 @@ def test_six_processes_fetch_each_file_once(hub: Hub, pinned: Pinned, tmp_path: 
     processes = [start(tmp_path / "node", hub, pinned) for _ in range(6)]
     for process in processes:
         go(process)
-    answers = [process.communicate(timeout=60) for process in processes]
+    answers = [process.communicate(timeout=DEADLINE_S) for process in processes]
     assert [process.returncode for process in processes] == [0] * 6, answers
     assert {out for out, _ in answers} == {f"{tmp_path / 'node' / pinned.checkpoint.key}\n"}
     assert sorted(request.path for request in hub.gets()) == sorted(hub.files)
@@ -32,7 +33,7 @@ def test_a_killed_download_is_gone_on_with(hub: Hub, pinned: Pinned, tmp_path: P
     hub.hold_at = 524_288
     first, *others = (start(tmp_path / "node", hub, pinned) for _ in range(3))
     go(first)
-    assert hub.held.wait(60)
+    assert hub.held.wait(DEADLINE_S)
     folder = (tmp_path / "node" / pinned.checkpoint.key).parent
     until(lambda: any(part.stat().st_size > 0 for part in leftovers(folder)), "a part on the disk")
     for process in others:
@@ -40,10 +41,10 @@ def test_a_killed_download_is_gone_on_with(hub: Hub, pinned: Pinned, tmp_path: P
         assert process.stderr is not None
         assert any("weights_waiting" in line for line in iter(process.stderr.readline, ""))
     first.send_signal(signal.SIGKILL)
-    first.wait(60)
+    first.wait(DEADLINE_S)
     hub.hold_at = None
     hub.released.set()
-    answers = [process.communicate(timeout=60) for process in others]
+    answers = [process.communicate(timeout=DEADLINE_S) for process in others]
     assert [process.returncode for process in others] == [0, 0], answers
     first.communicate()
     whole, rest = hub.gets("model.safetensors")

@@ -21,6 +21,7 @@ from tests.integration.weights.nodes import (
     expected,
     node_weights,
 )
+from tests.support.deadline import DEADLINE_S
 from tests.support.hub import Hub
 from tests.support.seaweedfs import SeaweedFS
 from tests.support.wire import FlipBit, WireProxy
@@ -177,7 +178,7 @@ def test_the_command_fetches_and_says_where(hub: Hub, seaweedfs: SeaweedFS, stor
         "AWS_ACCESS_KEY_ID": seaweedfs.access_key_id, "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_access_key,
     }  # fmt: skip
     command = [sys.executable, "-m", "serve_app.weights"]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
     key = f"me/mine/{'c' * 40}/m.safetensors"
     assert done.stdout == f"{tmp_path / 'node' / key}\n{tmp_path / 'voc'}\n"
@@ -187,7 +188,7 @@ def test_the_command_fetches_and_says_where(hub: Hub, seaweedfs: SeaweedFS, stor
     hub.stop()
     environ["WEIGHTS_DIR"] = str(tmp_path / "other")
     del environ["S3_BUCKET"], environ["AWS_ENDPOINT_URL"]
-    failed = subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=60)
+    failed = subprocess.run(command, cwd=tmp_path, env=environ, text=True, capture_output=True, timeout=DEADLINE_S)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith(f"the model hub {hub.url}, asked for {hub.url}/me/mine/resolve/")
     assert not (tmp_path / "other").exists()
