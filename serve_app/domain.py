@@ -27,6 +27,7 @@ __all__ = [
     "Voice",
     "VoiceRef",
     "VoiceStats",
+    "version_of",
 ]
 
 SAMPLE_RATE_HZ = 24_000
@@ -147,10 +148,15 @@ class SpokenUnit:
     made_by: str
 
 
+def version_of(made_by: str) -> str:
+    """Engine and version of the model, which decide the voice; the rest of `SpokenUnit.made_by` is last digits."""
+    return " ".join(made_by.split(" ")[:2])
+
+
 @dataclass(frozen=True, slots=True)
 class Speech:
     """Assembled audio and what made it. `draft` is true for a preview rendering: speech, but no clone. `made_by` is the
-    units', "" where they disagree."""
+    units', "" where precision, attention path or device disagree."""
 
     audio: Pcm = field(repr=False)  # (samples,), mono, 24 kHz
     model: str

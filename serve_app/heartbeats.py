@@ -1,23 +1,33 @@
 """Which Jobs replicas live: each writes one object now and then, and the others watch whether it still changes.
 
 A replica is dead when its heartbeat's etag has not changed for `dead_after_s` on the *observer's* monotonic clock,
-so no two machines' clocks are compared; and a look that is old says nothing of now. Methods block on the store: async
-callers run them in a thread.
+so no two machines' clocks are compared; and a look that is old says nothing of now. Whoever cannot beat itself judges
+nobody by that time: where the store did not answer, or a machine stood still, the others could not beat either. Methods
+block on the store: async callers run them in a thread.
 """
 
 import json
+import math
+import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import asdict, dataclass
 
+from cachetools import LRUCache
+
 from serve_app import keys
-from serve_app.storage import ObjectStore
+from serve_app.storage import ObjectInfo, ObjectStore
 from serve_app.store_clock import StoreClock
 
 __all__ = ["Counters", "Heartbeats", "Liveness"]
 
 KEPT_S = 86_400
 """By two machines' wall clocks, so far beyond any difference between them."""
+LONGEST_GAP = 0.5
+"""Of `dead_after_s`: what may lie between two of a replica's own beats for it to judge the others by that time. So they
+had the other half to beat in, which is more than `heartbeat_s`: that is a third at most."""
+REMEMBERED = 10_000
+"""Replicas of which it is known since when they are silent, the last that were asked for: far more than ever live."""
 
 
 @dataclass(slots=True)
@@ -35,20 +45,26 @@ class Counters:
 
 
 class Liveness:
-    """Judges by change alone, whatever a heartbeat says."""
+    """Judges by change alone, whatever a heartbeat says. Safe for threads."""
 
     def __init__(self, dead_after_s: float, clock: Callable[[], float]) -> None:
         self._dead_after_s = dead_after_s
         self._clock = clock
-        self._seen: dict[str, tuple[str | None, float]] = {}
+        self._lock = threading.Lock()
+        self._seen: LRUCache[str, tuple[str | None, float]] = LRUCache(REMEMBERED)
 
-    def is_dead(self, name: str, beat: str | None, looked_at: float | None = None) -> bool:
-        """`beat` is what the heartbeat looked like (None: there is none) at `looked_at`, by default now."""
+    def is_dead(
+        self, name: str, beat: str | None, looked_at: float | None = None, *, counts_from: float = -math.inf
+    ) -> bool:
+        """`beat` is what the heartbeat looked like (None: there is none) at `looked_at`, by default now. Silence before
+        `counts_from` says nothing."""
         now = self._clock()
-        if name not in self._seen or self._seen[name][0] != beat:
-            self._seen[name] = (beat, now)
-            return False
-        return (now if looked_at is None else looked_at) - self._seen[name][1] >= self._dead_after_s
+        with self._lock:
+            seen = self._seen.get(name)
+            if seen is None or seen[0] != beat:
+                self._seen[name] = (beat, now)
+                return False
+        return (now if looked_at is None else looked_at) - max(seen[1], counts_from) >= self._dead_after_s
 
 
 class Heartbeats:
@@ -69,6 +85,8 @@ class Heartbeats:
         self._clock = clock
         self._wall_clock = wall_clock
         self._liveness = Liveness(dead_after_s, clock)
+        self._longest_gap_s = LONGEST_GAP * dead_after_s
+        self._own: tuple[float, float] | None = None  # since when it beats without a longer gap, and its last beat
         self._beats: dict[str, str] = {}
         self._looked_at: float | None = None
 
@@ -77,6 +95,9 @@ class Heartbeats:
         body = json.dumps({"schema_version": 1, "at": self._clock(), **asdict(counters)}).encode()
         before = self._store_clock.own() if self._store_clock else 0.0
         written = self._store.put(self._key, body, content_type="application/json")
+        now = self._clock()
+        since, last = self._own or (now, now)
+        self._own = (since if now - last <= self._longest_gap_s else now, now)
         if self._store_clock:
             self._store_clock.learn(before, self._store_clock.own(), written.last_modified)
 
@@ -86,22 +107,37 @@ class Heartbeats:
 
     def live(self) -> Set[str]:
         """The replicas whose heartbeat has not stopped, as far as this one can tell. Looks at all of them."""
-        prefix, after, beats, looked_at = keys.heartbeat(), "", dict[str, str](), self._clock()
-        while True:
-            page = self._store.list(prefix, after=after)
-            beats |= {info.key.removeprefix(prefix).removesuffix(".v1.json"): info.etag for info in page.items}
-            if page.next_after is None:
-                break
-            after = page.next_after
+        looked_at = self._clock()
+        beats = {info.key.removeprefix(keys.heartbeat()).removesuffix(".v1.json"): info.etag for info in self._all()}
         self._beats, self._looked_at = beats, looked_at
-        return {name for name, beat in beats.items() if not self._liveness.is_dead(name, beat, looked_at)}
+        return {name for name in beats if not self.is_dead(name)}
 
     def is_dead(self, replica_id: str) -> bool:
         """Whether that replica's heartbeat, as `live` last saw it, stopped long enough ago. False the first time."""
-        return self._liveness.is_dead(replica_id, self._beats.get(replica_id), self._looked_at)
+        looked_at = self._looked_at  # first: with beats of a later look it proves less, never more
+        if looked_at is None:
+            return False
+        beat = self._beats.get(replica_id)
+        return self._liveness.is_dead(replica_id, beat, looked_at, counts_from=self._counts_from(looked_at))
 
     def forget_old(self) -> None:
         """Remove what replicas left that are gone for a day; without a heartbeat they count as dead all the same."""
-        for info in self._store.list(keys.heartbeat()).items:
+        for info in self._all():
             if self._wall_clock() - info.last_modified.timestamp() > KEPT_S:
                 self._store.delete(info.key)
+
+    def _counts_from(self, looked_at: float) -> float:
+        """Since when the silence of others counts that a look then has found: as long as this one could beat itself,
+        so that after a time in which it could not they have all of `dead_after_s` again."""
+        if self._own is None:
+            return -math.inf  # it only looks, and knows no better
+        since, last = self._own
+        return since if looked_at - last <= self._longest_gap_s else math.inf
+
+    def _all(self) -> Iterator[ObjectInfo]:
+        """All heartbeats that lie in the store, read a page at a time."""
+        after: str | None = ""
+        while after is not None:
+            page = self._store.list(keys.heartbeat(), after=after)
+            yield from page.items
+            after = page.next_after

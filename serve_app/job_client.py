@@ -6,8 +6,10 @@ runner; all else is answered from the store.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from itertools import count, islice
 from typing import NamedTuple, Protocol
 
 from serve_app import keys, logs
@@ -24,7 +26,16 @@ __all__ = ["Accepted", "JobClient", "Runners", "job_ref"]
 
 POLL_FROM_S, POLL_TO_S = 0.1, 2.0
 WATCH_S = 0.5
+LOOKS = 10
+"""Of a stream of events every tenth look ends a job that is past its ttl, or whose end was announced, as a status does;
+those between are one listing."""
 AT_ONCE = 16
+PURGED = 200
+"""Jobs that a purge holds in memory."""
+UNASKED_S = 10.0
+"""What was seen of the queue is no answer any more when nobody has asked for it for so long."""
+LAST = Marker(JobRef("", "~"), accepted_ms=2**48, low_priority=True)
+"""Behind all jobs, whichever they are."""
 KEPT_BYTES = 16 * 1024 * 1024
 """Of records that an ingress remembers, as they lie in the store."""
 DAY_S = 86_400.0
@@ -51,9 +62,10 @@ class Accepted(NamedTuple):
 
 
 def job_ref(tenant: str, job_id: str) -> JobRef:
-    """A reference to a job by the id a client sent. Raises JobNotFound for what cannot be an id."""
+    """A reference to a job by the id a client sent, in either case. Raises JobNotFound for what cannot be an id."""
+    given, job_id = job_id, job_id.lower()
     if len(job_id) != 36 or not set(job_id) <= set("0123456789abcdef-") or not job_id[-1].isalnum():
-        raise JobNotFound(f"job {job_id[:64]!r} does not exist: ids are those that /run returns, 36 characters")
+        raise JobNotFound(f"job {given[:64]!r} does not exist: ids are those that /run returns, 36 characters")
     return JobRef(tenant=tenant, job_id=job_id)
 
 
@@ -81,6 +93,9 @@ class JobClient:
         self._keys = Idempotency(store, idempotency_s, wall_clock)
         self._pages = JobPages(store, self._jobs, self._pool, clock, wall_clock)
         self._queue = QueueView(self._jobs, clock)
+        self._asked_at = clock()
+        self._purging = asyncio.Lock()
+        self._purges: set[asyncio.Task[int]] = set()
         self._runners = runners
         self._clock = clock
         self._wall_clock = wall_clock
@@ -130,7 +145,18 @@ class JobClient:
 
     async def position(self, status: JobStatus) -> int | None:
         """Of a queued job: 1 is the next; what is being spoken counts as before it. None for any other."""
-        return await self._queue.position(status.marker) if status.state == "queued" else None
+        return await self._view().position(status.marker) if status.state == "queued" else None
+
+    async def unended(self) -> int:
+        """Jobs of all tenants that wait or are being spoken, as far as the view of the queue reaches."""
+        return await self._view().position(LAST) - 1
+
+    def _view(self) -> QueueView:
+        """A new one after a silence: the first answer of the old one would be as old as that."""
+        if self._clock() - self._asked_at >= UNASKED_S:
+            self._queue = QueueView(self._jobs, self._clock)
+        self._asked_at = self._clock()
+        return self._queue
 
     async def run(self, ref: JobRef, timeout_s: float) -> JobStatus:
         """Have it run and wait for its end, at most `timeout_s`; the state it has then."""
@@ -160,10 +186,11 @@ class JobClient:
     async def events(self, ref: JobRef) -> AsyncIterator[JobStatus]:
         """The job now, and whenever state, run or progress has changed, to its end. Raises JobNotFound, JobExpired."""
         last = None
-        while True:
-            found = await asyncio.to_thread(self._jobs.standing, ref)
-            if found != last:
-                status = await self.status(ref)
+        for look in count():
+            status = await self.status(ref) if look % LOOKS == 0 else None
+            found = status.standing if status else await asyncio.to_thread(self._jobs.standing, ref)
+            if found != last or (status is not None and status.outcome is not None):
+                status = status or await self.status(ref)
                 yield status
                 if status.outcome is not None:
                     return
@@ -189,18 +216,28 @@ class JobClient:
         return await asyncio.to_thread(self._jobs.hand_out, ref)
 
     async def purge(self, tenant: str) -> int:
-        """Cancel all jobs of a tenant that wait; how many those were."""
-        slots = asyncio.Semaphore(AT_ONCE)
+        """Cancel all jobs of a tenant that wait now; how many those were. It goes on to its end if the caller leaves;
+        another that is asked for meanwhile comes after it."""
+        purge = asyncio.get_running_loop().create_task(self._purge(tenant, self._wall_clock()), context=Context())
+        self._purges.add(purge)
+        purge.add_done_callback(self._purges.discard)
+        return await asyncio.shield(purge)
+
+    async def _purge(self, tenant: str, now: float) -> int:
+        """What is accepted after `now` stays, whenever this comes to it."""
+        slots, removed = asyncio.Semaphore(AT_ONCE), 0
 
         async def cancelled(marker: Marker) -> bool:
             async with slots:
                 return await asyncio.to_thread(self._cancel_waiting, marker.ref)
 
-        removed = 0
-        for shard in keys.SHARDS:
-            markers = await asyncio.to_thread(list, self._jobs.markers.all(shard))
-            mine = [marker for marker in markers if marker.ref.tenant == tenant]
-            removed += sum(await asyncio.gather(*map(cancelled, mine)))
+        async with self._purging:
+            for shard in keys.SHARDS:
+                markers = self._jobs.markers.all(shard)
+                while some := await asyncio.to_thread(_next, markers, PURGED):
+                    waiting = (each for each in some if each.ref.tenant == tenant and each.accepted_ms <= 1000 * now)
+                    removed += sum(await asyncio.gather(*map(cancelled, waiting)))
+        logs.event("purged", jobs=removed)
         return removed
 
     def _cancel_waiting(self, ref: JobRef) -> bool:
@@ -214,3 +251,7 @@ class JobClient:
     async def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:
         """Jobs of a tenant, the newest first, of one state or of all, from behind the entry `after`."""
         return await asyncio.to_thread(self._pages.page, tenant, state, after=after, limit=limit)
+
+
+def _next(markers: Iterator[Marker], most: int) -> list[Marker]:
+    return [*islice(markers, most)]

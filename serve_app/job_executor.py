@@ -7,7 +7,7 @@ Knows nothing of HTTP, Ray, models, or of which job to run when.
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -22,10 +22,9 @@ from serve_app.errors import (
     NotFound,
     PoisonJob,
     ReplicaLost,
-    ServiceError,
-    StorageError,
 )
 from serve_app.heartbeats import Counters
+from serve_app.job_retries import counts, given_up, is_over, pause_s
 from serve_app.job_strikes import Strikes
 from serve_app.jobs import (
     AudioRecord,
@@ -42,7 +41,7 @@ from serve_app.jobs import (
     RunEndReason,
     Standing,
 )
-from serve_app.patience import PASSING, PATIENCE_S, Patience, patiently
+from serve_app.patience import PATIENCE_S, Patience, patiently
 from serve_app.speech import Progress
 from serve_app.storage import ObjectStore
 
@@ -50,8 +49,7 @@ __all__ = ["PATIENCE_S", "ExecutorSettings", "JobExecutor", "Speak"]
 
 T = TypeVar("T")
 LAST_WRITES_S = 5.0
-MAX_PAUSE_S = 60.0
-"""Between two runs of one job: 2, 4, 8 ... seconds, up to this."""
+"""What a replica that is stopped gives to writes which end a run."""
 
 
 class Speak(Protocol):
@@ -130,10 +128,12 @@ class JobExecutor:
             self._current.pop(ref, None)
 
     async def _run(self, status: JobStatus) -> bool:
-        status = await self._without_own_run(status)
+        if self._is_own_run(status):  # its end could not be written: it is written now, and counts as no loss
+            await self._end_run(status, "waiting", pause_s(status.standing, None), None)
+            return False
         request, found = status.request, status.standing
-        if found.failed + found.lost >= self._settings.max_runs:
-            return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(_given_up(status))))
+        if is_over(found, self._settings.max_runs):
+            return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(given_up(status))))
         run = found.run + 1
         token, now, owner = secrets.token_hex(8), self._wall_clock(), self._settings.replica_id
         begin = partial(self._jobs.begin, request, run=run, owner=owner, started_at=now, token=token)
@@ -144,9 +144,17 @@ class JobExecutor:
         self._current[request.ref] = began
         self._counters.retried += run > 1
         logs.event("job_started", run=run)
-        status = status.model_copy(update={"run": began, "standing": _begun(found, run)})
+        status = status.model_copy(update={"run": began, "standing": _after_begin(found, run)})
         patience, strikes = Patience(self._sleep), Strikes()
         progress = KeptProgress(self._store, request, run, strikes.suspects, patience=patience)
+        try:
+            return await self._begun(status, progress, strikes, patience)
+        except Exception as error:
+            return await self._to_its_end(self._failed(status, progress, error))
+
+    async def _begun(self, status: JobStatus, progress: KeptProgress, strikes: Strikes, patience: Patience) -> bool:
+        """Speak, and end the job. Raises what another run may not fail of."""
+        request = status.request
         limit = asyncio.timeout(limit_s := self._limit_s(request, status))
         try:
             async with limit:
@@ -157,24 +165,20 @@ class JobExecutor:
             raise
         except (InvalidRequest, NotFound, Conflict, PoisonJob) as error:  # wrong in itself: no other run can help
             return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
-        except Exception as error:
+        except Exception:
             if not limit.expired():
-                return await self._failed(status, progress, error)
+                raise
             await self._patiently(progress.flush)  # for a retry
             late = ExecutionTimeout(
-                f"run {run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
+                f"run {status.standing.run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
                 "executionTimeout or ttl in `policy`"
             )
             return await self._finish(request, self._jobs.ended(status, "expired", ErrorRecord.of(late)))
         return await self._finish(request, outcome)
 
-    async def _without_own_run(self, status: JobStatus) -> JobStatus:
-        """An open run of this very replica is over, though the store could not be told: it does not count as lost."""
-        run, found = status.run, status.standing
-        if run is None or status.run_end is not None or run.owner != self._settings.replica_id:
-            return status
-        await self._patiently(partial(self._end_run, status, "released", 0.0, None))
-        return status.model_copy(update={"standing": replace(found, lost=found.lost - 1)})
+    def _is_own_run(self, status: JobStatus) -> bool:
+        run, end = status.run, status.run_end
+        return run is not None and end is None and run.owner == self._settings.replica_id
 
     def _limit_s(self, request: JobRequest, status: JobStatus) -> float:
         """Seconds that this run may take: the client's limit, or what the planned speech allows; never past the ttl."""
@@ -214,13 +218,17 @@ class JobExecutor:
         return audio
 
     async def _finish(self, request: JobRequest, outcome: JobOutcome) -> bool:
-        """End the job. A replica that is stopped meanwhile gives this a moment: nothing is left but a few writes."""
+        """End the job."""
         self._current.pop(request.ref, None)
-        ending = asyncio.create_task(self._end(request, outcome))
+        return await self._to_its_end(self._end(request, outcome))
+
+    async def _to_its_end(self, writes: Coroutine[None, None, T]) -> T:
+        """`writes`, which are few. A replica that is stopped meanwhile gives them a moment."""
+        writing = asyncio.create_task(writes)
         try:
-            return await asyncio.shield(ending)
+            return await asyncio.shield(writing)
         except asyncio.CancelledError:
-            await asyncio.wait({ending}, timeout=LAST_WRITES_S)
+            await asyncio.wait({writing}, timeout=LAST_WRITES_S)
             raise
 
     async def _end(self, request: JobRequest, outcome: JobOutcome) -> bool:
@@ -238,15 +246,12 @@ class JobExecutor:
     async def _failed(self, status: JobStatus, progress: KeptProgress, error: Exception) -> bool:
         """The run is over without an outcome: another begins later, unless too many failed."""
         assert status.run is not None
-        counts = not isinstance(error, (*PASSING, StorageError))
-        failed = status.standing.failed + counts
-        if counts and failed + status.standing.lost >= self._settings.max_runs:
+        if counts(error) and is_over(status.standing, self._settings.max_runs, failed=1):
             return await self._finish(status.request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         logs.failure("run_failed", error, run=status.run.run)
-        reason: RunEndReason = "failed" if counts else "waiting"
-        pause_s = min(2.0 ** (failed or 1), MAX_PAUSE_S)
+        reason: RunEndReason = "failed" if counts(error) else "waiting"
         await self._patiently(progress.flush)
-        await self._patiently(partial(self._end_run, status, reason, pause_s, error))
+        await self._patiently(partial(self._end_run, status, reason, pause_s(status.standing, error), error))
         return False
 
     async def _let_go(self, status: JobStatus, progress: KeptProgress) -> None:
@@ -272,17 +277,9 @@ class JobExecutor:
         await asyncio.to_thread(self._jobs.end_run, end)
 
 
-def _begun(found: Standing, run: int) -> Standing:
+def _after_begin(found: Standing, run: int) -> Standing:
     """As the store would show it now."""
     return replace(found, state="in_progress", run=run, runs=found.runs + 1, reason=None)
-
-
-def _given_up(status: JobStatus) -> ServiceError:
-    """Why there is no further run, with what the last one failed of."""
-    runs = f"gave up after {status.standing.runs} runs: {status.standing.lost} of them did not end"
-    if status.run_end is None or status.run_end.error is None:
-        return PoisonJob(f"{runs}, as if the job ended whoever ran it; send it again in parts")
-    return PoisonJob(f"{runs}; the last error was {status.run_end.error.code}: {status.run_end.error.message}")
 
 
 def _encoded(speech: Speech) -> tuple[bytes, str]:

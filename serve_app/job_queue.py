@@ -27,7 +27,7 @@ class JobQueue:
         self._turn = deque(keys.SHARDS)
         self._turn.rotate(-begin)
         self._seen: dict[str, dict[str, Marker]] = {shard: {} for shard in keys.SHARDS}  # a look replaces whole shards
-        self._behind: dict[str, str] = {}  # where the next look behind the first page of a shard begins
+        self._behind: dict[str, str] = {}  # the key behind which the next look behind the first page begins
 
     def share(self, replicas: int) -> list[str]:
         """The shards whose turn it is, if `replicas` look at them in turn."""
@@ -39,10 +39,10 @@ class JobQueue:
     def look(self, shards: Iterable[str]) -> None:
         """See anew what lies in these shards."""
         for shard in shards:
-            found = self._markers.oldest(shard, limit=SWEEP_PAGE)
-            if len(found) == SWEEP_PAGE:  # a page of what lies behind, another one each time
-                behind = self._markers.oldest(shard, limit=SWEEP_PAGE, after=self._behind.get(shard) or found[-1].name)
-                self._behind[shard] = behind[-1].name if len(behind) == SWEEP_PAGE else ""
+            found, more = self._markers.page(shard, limit=SWEEP_PAGE)
+            if more:  # a page of what lies behind, another one each time
+                after = self._behind.get(shard) or more
+                behind, self._behind[shard] = self._markers.page(shard, limit=SWEEP_PAGE, after=after)
                 found = [*found, *behind]
             self._seen[shard] = {marker.ref.job_id: marker for marker in found}
 

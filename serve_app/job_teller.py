@@ -72,5 +72,5 @@ class JobTeller:
             logs.event("runner_not_told", reason=f"no Jobs replica answered in {self._tell_s} s", **jobs)
         except ServiceError as error:
             logs.event("runner_not_told", code=error.code, reason=error.message, **jobs)
-        except Exception as error:  # of a Jobs replica of a Jobs replica of an older version, which has no such method
+        except Exception as error:  # of a Jobs replica of an older version, which has no such method
             logs.failure("runner_not_told", error, **jobs)

@@ -19,8 +19,8 @@ from functools import partial
 from serve_app import logs
 from serve_app.errors import JobExpired, JobNotFound
 from serve_app.heartbeats import Heartbeats
-from serve_app.job_executor import MAX_PAUSE_S
 from serve_app.job_queue import JobQueue, chosen_for, fair_order
+from serve_app.job_retries import LONGEST_PAUSE_S
 from serve_app.jobs import JobRef, JobStatus, JobStore, Marker
 from serve_app.patience import logged
 
@@ -189,7 +189,7 @@ class WaitingJobs:
         return self._sweeps >= held.sweep or (held.owner is not None and held.owner not in self._live)
 
     def _pauses(self, not_before: float) -> bool:
-        return 0 < not_before - self._wall_clock() <= MAX_PAUSE_S  # more than a pause: clocks differ
+        return 0 < not_before - self._wall_clock() <= LONGEST_PAUSE_S  # more than a pause: clocks differ
 
     def _may_take(self, ref: JobRef, status: JobStatus) -> bool:
         """Whether a job as it was just looked at is free to be begun here; if not, that is remembered."""

@@ -5,14 +5,23 @@ through the `Synthesizer` protocol, voices through `VoiceStatsSource`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from serve_app import logs
 from serve_app.audio import cross_fade
-from serve_app.domain import Speech, SpeechRequest, SpokenUnit, Synthesizer, Unit, VoiceRef, VoiceStats
-from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError
+from serve_app.domain import (
+    Speech,
+    SpeechRequest,
+    SpokenUnit,
+    Synthesizer,
+    Unit,
+    VoiceRef,
+    VoiceStats,
+    version_of,
+)
+from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError, Unavailable
 from serve_app.patience import PASSING
 from serve_app.planning import UnitLimits, plan
 
@@ -23,6 +32,8 @@ LimitsOf = Callable[[VoiceStats | None, float], UnitLimits]
 
 LOOK_AHEAD = 8
 """Units of one request that may be at the replicas at once: enough to spread over them, little enough to be fair."""
+ROUNDS = 4
+"""How often a text may be gone through for what another version of the model spoke, before it is left for a while."""
 
 
 class VoiceStatsSource(Protocol):
@@ -52,11 +63,16 @@ class Progress(Protocol):
         ...
 
     async def spoken(self, unit: Unit, spoken: SpokenUnit) -> None:
-        """Told of each unit as it ends, several at once. What it raises fails the speech."""
+        """Told of each unit as it ends, several at once; of one that was outdated again. What it raises fails the
+        speech."""
         ...
 
     async def refused(self, unit: Unit, error: ServiceError) -> None:
         """Told of a unit that nothing took, for what time mends. Returns when it is to be sent again, or raises."""
+        ...
+
+    def outdated(self, indexes: Collection[int]) -> None:
+        """Told of units that another version of the model spoke: they are spoken again."""
         ...
 
     def is_suspect(self, unit: Unit) -> bool:
@@ -76,6 +92,9 @@ class NoProgress:
     async def refused(self, unit: Unit, error: ServiceError) -> None:
         raise error
 
+    def outdated(self, indexes: Collection[int]) -> None:
+        pass
+
     def is_suspect(self, unit: Unit) -> bool:
         return False
 
@@ -93,7 +112,8 @@ class Speaker:
     async def speak(self, request: SpeechRequest, progress: Progress = NO_PROGRESS) -> Speech:
         """All of it or an error: no unit is left out. When cancelled, units still waiting are cancelled too.
 
-        `progress` is told of the plan and of each unit that ends, and of none after this has ended. Raises InvalidText,
+        `progress` is told of the plan and of each unit that ends, and of none after this has ended. One version of the
+        model speaks all of it. Raises InvalidText,
         UnusableVoice, VoiceNotFound, VoiceReplaced, Overloaded, Unavailable, EngineError, or what `progress` raises.
         """
         model = self._models.get(request.model)
@@ -110,10 +130,7 @@ class Speaker:
             units=len(units),
             chars=len(request.text),
         )
-        before = await progress.planned(units)
-        missing = [unit for unit in units if unit.index not in before]
-        now = await _speak_units(model.synthesizer, missing, progress)
-        spoken = [before[unit.index] if unit.index in before else now[unit.index] for unit in units]
+        spoken = await _of_one_version(model.synthesizer, units, progress)
         overlap_s = model.overlap_s if request.cross_fade_s is None else request.cross_fade_s
         audio = await asyncio.to_thread(cross_fade, [each.audio for each in spoken], overlap_s)
         makers = {each.made_by for each in spoken}
@@ -127,9 +144,31 @@ class Speaker:
         )
 
 
+async def _of_one_version(synthesizer: Synthesizer, units: Sequence[Unit], progress: Progress) -> list[SpokenUnit]:
+    """Each unit spoken, now or before, all by one version of the model: no voice changes in mid-text because a rolling
+    update came between. Of two versions the one that was met last counts; what the other spoke is spoken again."""
+    spoken = dict(await progress.planned(units))
+    met: dict[str, None] = {}  # versions, in order
+    for _ in range(ROUNDS):
+        missing = [unit for unit in units if unit.index not in spoken]
+        now = await _speak_units(synthesizer, missing, progress)
+        spoken |= now
+        lately = {version_of(each.made_by): None for each in (now or spoken).values()}
+        met |= lately
+        version = next(iter(lately)) if len(lately) == 1 else [*met][-1]  # one alone may be an old one that is back
+        others = [index for index, each in spoken.items() if version_of(each.made_by) != version]
+        if not others:
+            return [spoken[unit.index] for unit in units]
+        logs.event("version_changed", version=version, units=len(units), again=len(others))
+        progress.outdated(others)
+        for index in others:
+            del spoken[index]
+    raise Unavailable("the model is being updated: its replicas have spoken this text by turns in several versions")
+
+
 async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress: Progress) -> dict[int, SpokenUnit]:
-    """Speak `units` with a bounded look-ahead; by index. The first error cancels the rest, and waits for their end; but
-    one that time mends is `progress`'s to wait for, unit by unit, while the rest goes on.
+    """Speak `units` with a bounded look-ahead; by index, as they ended. The first error cancels the rest, and waits for
+    their end; but one that time mends is `progress`'s to wait for, unit by unit, while the rest goes on.
 
     Suspects are spoken one after the other, so that of two it is known which a replica died with. A ReplicaLost says
     which units were at the replicas.
@@ -156,7 +195,7 @@ async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress
             except PASSING as error:
                 await progress.refused(unit, error)
 
-    async def speak(unit: Unit) -> SpokenUnit:
+    async def speak(unit: Unit) -> None:
         async with slots:  # until it is kept, so that a slow store holds no more than these in memory
             if progress.is_suspect(unit):
                 async with one:
@@ -164,13 +203,14 @@ async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress
             else:
                 spoken = await taken(unit)
             await progress.spoken(unit, spoken)
-            return spoken
+            done[unit.index] = spoken
 
+    done: dict[int, SpokenUnit] = {}
     tasks = [asyncio.create_task(speak(unit)) for unit in units]
     try:
-        done = await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return {unit.index: spoken for unit, spoken in zip(units, done, strict=True)}
+    return done

@@ -16,7 +16,7 @@ from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
 from serve_app.parameters import MAX_SEED, Defaults, Parameters
 from serve_app.runtimes import Runtimes
 from serve_app.settings import LimitSettings
-from serve_app.text import normalise
+from serve_app.text import FIELD, normalise
 from serve_app.voices import VoiceLibrary
 
 __all__ = ["Acceptance"]
@@ -92,7 +92,7 @@ class Acceptance:
         if len(text) > limit:
             remedy = "send it in parts" if job else "send it as a job (/run), or in parts"
             raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
-        if not any(map(str.isalnum, normalise(text))):
+        if not any(map(str.isalnum, _normalised(text, text_field))):
             raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
         selected = self._catalog.model(model)
         return selected, parameters.joined(selected.name, selected.defaults)
@@ -114,6 +114,13 @@ class Acceptance:
                     f"what model {model.name!r} has built in ({built_in})"
                 ) from error
         return await self._voice(tenant, alias, field, model)
+
+
+def _normalised(text: str, text_field: str) -> str:
+    try:
+        return normalise(text)
+    except InvalidText as error:  # it does not know what the field is called here
+        raise InvalidText(f"{text_field}{error.message.removeprefix(FIELD)}") from error
 
 
 def _drawn_seed(job_id: str | None) -> int:

@@ -4,8 +4,10 @@ The same four fields (type, code, message, request_id) in the envelope of the di
 not a ServiceError is logged in full and answered opaquely with the request id.
 """
 
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,11 +15,20 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_app import logs
-from serve_app.errors import InvalidRequest, ServiceError
+from serve_app.errors import InvalidRequest, NotFound, ServiceError
 
-__all__ = ["add_error_handlers", "error_response", "request_id_of"]
+__all__ = ["add_error_handlers", "error_response", "problem", "request_id_of"]
 
 RUNPOD_PATHS = ("/run", "/runsync", "/status", "/cancel", "/retry", "/stream", "/purge-queue", "/health", "/v2/")
+CODES = {
+    400: InvalidRequest.code,
+    404: NotFound.code,
+    405: "method_not_allowed",
+    416: "range_not_satisfiable",
+}
+"""Of what is refused before or beside a ServiceError."""
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = _shown.maxlong = 80
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -49,28 +60,41 @@ def error_response(request: Request, error: ServiceError) -> JSONResponse:
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = "; ".join(_problem(item) for item in error.errors())
     logs.event("refused", code=InvalidRequest.code, status=400)
-    return _answer(request, 400, InvalidRequest.type, InvalidRequest.code, problems)
+    if isinstance(error.body, bytes):
+        sent = request.headers.get("content-type", "")[:80]
+        message = f"body: it came with the Content-Type {sent!r}: send Content-Type: application/json"
+    else:
+        message = "; ".join(problem(each) for each in error.errors())
+    return _answer(request, 400, InvalidRequest.type, InvalidRequest.code, message)
 
 
-def _problem(item: Mapping[str, object]) -> str:
-    place = [str(part) for part in _sequence(item.get("loc")) if part not in ("body", "query", "path")]
-    given = item.get("input")
-    value = f" (got {given!r:.80})" if isinstance(given, str | int | float | bool) else ""
-    return f"{'.'.join(place) or 'body'}: {item.get('msg')}{value}"
-
-
-def _sequence(value: object) -> tuple[object, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else ()
+def problem(found: Mapping[str, Any], *, within: str = "", allowed: Iterable[str] = ()) -> str:
+    """What pydantic has `found`: the field, what is wrong, what was sent. `within`: the field that all lie in, where
+    pydantic was given that alone; `allowed`: the names that it can have."""
+    if found["type"] == "json_invalid":
+        return f"body: it is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
+    place = [within, *map(str, found["loc"])] if within else [str(part) for part in found["loc"][1:]]
+    value = "" if found["type"] == "missing" else f" (got {_shown.repr(found.get('input'))})"
+    remedy = f": use some of {', '.join(allowed)}" if allowed and found["type"] == "extra_forbidden" else ""
+    return f"{'.'.join(place) or 'body'}: {found['msg']}{value}{remedy}"
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    message = f"{request.method} {request.url.path}: {error.detail}. GET /docs lists what is served."
-    code = phrase.lower().replace(" ", "_")
-    return _answer(request, error.status_code, InvalidRequest.type, code, message, dict(error.headers or {}))
+    status, reason = error.status_code, error.__cause__
+    if status == 400 and isinstance(reason, RecursionError):
+        message = "body: its JSON is nested too deep: send a flatter one"
+    elif status == 400 and isinstance(reason, UnicodeDecodeError):
+        message = f"body: its JSON is not UTF-8: {reason}"
+    elif status == 400 and isinstance(reason, ValueError):  # what is no JSON came to `_validation_error`
+        message = "body: a number in its JSON has too many digits: send one that is used"
+    elif status in (404, 405):
+        message = f"{request.method} {request.url.path}: {error.detail}. GET /docs lists what is served."
+    else:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+    code = CODES.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_")
+    return _answer(request, status, InvalidRequest.type, code, message, dict(error.headers or {}))
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -17,8 +17,10 @@ __all__ = [
     "RUNPOD_STATES",
     "UrlOf",
     "event_id",
+    "iso_time",
     "job_form",
     "native_form",
+    "reason_of",
     "runpod_form",
     "speech_output",
 ]
@@ -125,6 +127,16 @@ def event_id(status: JobStatus) -> str:
     return f"{found.generation}-{found.run}-{found.units_done}-{status.state}"
 
 
+def reason_of(outcome: JobOutcome) -> str:
+    """Why it did not complete; a record of an older version may not say it."""
+    return outcome.error.message if outcome.error else "no reason is recorded"
+
+
+def iso_time(ms: int) -> str:
+    """ISO 8601 in UTC of Unix milliseconds."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
 def _audio(status: JobStatus) -> AudioRecord:
     assert status.outcome is not None
     assert status.outcome.audio is not None
@@ -156,7 +168,7 @@ def _started_at(status: JobStatus) -> float | None:
 
 
 def _time(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return None if at is None else iso_time(int(1000 * at))  # as markers and lists have it
 
 
 def _seconds(seconds: float) -> float:

@@ -8,7 +8,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -17,7 +16,7 @@ from pydantic import ConfigDict
 
 from serve_app import logs
 from serve_app.api.fields import ParameterFields, VoiceField, name_of
-from serve_app.api.job_forms import event_id, native_form
+from serve_app.api.job_forms import event_id, iso_time, native_form, reason_of
 from serve_app.api.policy import Flag, Seconds, Url, native_policy
 from serve_app.api.services import services_of, tenant_of
 from serve_app.api.submitting import REPLAYED, JobOrder, submit, url_of
@@ -33,6 +32,7 @@ router = APIRouter(tags=["jobs"])
 KEEP_ALIVE_S = 10.0
 RECONNECT_MS = 2000
 ENTRY = re.compile(r"[0-9a-f]{12}\.[0-9a-f-]{36}")
+LIST_NAMES = ("state", "after", "limit")
 EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -96,12 +96,14 @@ async def listed(
 ) -> dict[str, Any]:
     """Jobs, the newest first; `next_after` is null at the end, and a page may be empty before it."""
     logs.event("received", dialect="native", endpoint="jobs.list")
+    if unknown := set(request.query_params) - {*LIST_NAMES}:
+        raise InvalidRequest(f"{min(unknown)[:60]!r} is no parameter of this list: use some of {', '.join(LIST_NAMES)}")
     if after and not ENTRY.fullmatch(after):
         raise InvalidRequest(f"after is {after[:60]!r}: send next_after of the page before, or leave it out")
     page = await services_of(request).jobs.page(tenant_of(request), state, after=after, limit=limit)
     logs.event("answered_from_store", jobs=len(page.items))
     data = [
-        {"id": job.job_id, "state": job.state, "created_at": datetime.fromtimestamp(job.accepted_at, UTC).isoformat()}
+        {"id": job.job_id, "state": job.state, "created_at": iso_time(round(1000 * job.accepted_at))}
         for job in page.items
     ]
     return {"data": data, "next_after": page.next_after}
@@ -138,8 +140,7 @@ async def result(request: Request, job_id: str) -> dict[str, Any]:
     if status.outcome is None:
         raise Conflict(f"job {job_id} is {status.state}: ask again when it is completed, or follow its events")
     if status.state != "completed":
-        reason = status.outcome.error.message if status.outcome.error else "no reason is recorded"
-        raise Conflict(f"job {job_id} is {status.state}: {reason}")
+        raise Conflict(f"job {job_id} is {status.state}: {reason_of(status.outcome)}")
     form = native_form(status, url_of(request))
     return {name: form[name] for name in ("id", "model", "voice", "seed", "draft", "cached", "made_by", "audio")}
 

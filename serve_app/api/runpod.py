@@ -18,7 +18,7 @@ from uuid_utils import uuid7
 from serve_app import keys, logs
 from serve_app.api import worker
 from serve_app.api.calls import answer_call, keep_call, shorten_call, stored_call
-from serve_app.api.job_forms import RUNPOD_STATES, runpod_form, speech_output
+from serve_app.api.job_forms import RUNPOD_STATES, reason_of, runpod_form, speech_output
 from serve_app.api.policy import JobPolicy, Object, Url, runpod_policy, ttl_s
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
 from serve_app.api.submitting import REPLAYED, JobOrder, Submitted, submit, url_of
@@ -110,8 +110,8 @@ async def stream(request: Request, job_id: str) -> dict[str, Any]:
     elif found.outcome is None:
         return {"status": RUNPOD_STATES[found.state], "stream": []}
     elif found.state != "completed":
-        reason = found.outcome.error.message if found.outcome.error else "no reason is recorded"
-        raise Conflict(f"job {job_id} is {RUNPOD_STATES[found.state]} and has nothing to stream: {reason}")
+        state = RUNPOD_STATES[found.state]
+        raise Conflict(f"job {ref.job_id} is {state} and has nothing to stream: {reason_of(found.outcome)}")
     else:
         output = speech_output(found, url_of(request))
     first = await services_of(request).jobs.hand_out(ref)
@@ -135,7 +135,7 @@ async def retry(request: Request, job_id: str) -> dict[str, Any]:
     ref, jobs = _asked(request, "retry", job_id), services_of(request).jobs
     if await _job(request, ref) is None:
         call = await stored_call(request, ref)
-        raise Conflict(f"job {job_id} is {call['status']}: only one that is FAILED or TIMED_OUT can be retried")
+        raise Conflict(f"job {ref.job_id} is {call['status']}: only one that is FAILED or TIMED_OUT can be retried")
     queued = await jobs.retry(ref)
     jobs.tell(queued.marker)
     return _brief(queued)
@@ -151,7 +151,8 @@ async def purge_queue(request: Request) -> dict[str, Any]:
 
 @router.get("/health")
 async def health(request: Request) -> dict[str, Any]:
-    """Counts of jobs since the Jobs replicas started, as their heartbeats say; and how each model is."""
+    """Counts of jobs since the Jobs replicas started, as their heartbeats say; what waits, as this ingress sees it; and
+    how each model is."""
     logs.event("received", dialect="runpod", endpoint="health")
     beats = await _beats(services_of(request))
     running = sum(beat["running"] for beat in beats)
@@ -160,7 +161,7 @@ async def health(request: Request) -> dict[str, Any]:
             "completed": sum(beat["completed"] for beat in beats),
             "failed": sum(beat["failed"] for beat in beats),
             "inProgress": running,
-            "inQueue": max(0, max((beat["pending"] for beat in beats), default=0) - running),
+            "inQueue": max(0, await services_of(request).jobs.unended() - running),
             "retried": sum(beat["retried"] for beat in beats),
         },
         "workers": {
@@ -235,7 +236,7 @@ async def _submitted(
         voice_urls=True,
         worker_output=True,
     )
-    job = await submit(request, order, body, key)
+    job = await submit(request, order, body, key, speech)
     if job.replayed:
         response.headers.update(REPLAYED)
     return job

@@ -8,6 +8,7 @@ promised is in the store before the client hears of it.
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +22,8 @@ from serve_app.api.job_forms import UrlOf
 from serve_app.api.policy import JobPolicy
 from serve_app.api.services import Services, services_of, tenant_of
 from serve_app.api.voices import imported_voice
-from serve_app.jobs import JobRef, JobRequest, JobStatus
+from serve_app.errors import IdempotencyMismatch
+from serve_app.jobs import Claim, JobRef, JobRequest, JobStatus
 from serve_app.jobs.states import REQUEST, standing
 from serve_app.parameters import Parameters
 from serve_app.planning import estimated_audio_s
@@ -63,15 +65,16 @@ class Submitted:
         return self.status.request.ref
 
 
-async def submit(request: Request, order: JobOrder, body: BaseModel, key: str | None) -> Submitted:
-    """Make a job of `order`, which came as `body`. No runner is told. Raises as `Acceptance.accept`;
-    IdempotencyMismatch; StorageError, and then nothing is promised."""
+async def submit(
+    request: Request, order: JobOrder, body: BaseModel, key: str | None, speech: BaseModel | None = None
+) -> Submitted:
+    """Make a job of `order`, which came as `body`, in RunPod's dialect with `speech` as its `input`. No runner is told.
+    Raises as `Acceptance.accept`; IdempotencyMismatch; StorageError, and then nothing is promised."""
     services, tenant = services_of(request), tenant_of(request)
     if key is None:
         job = await _accepted(request, order, JobRef(tenant=tenant, job_id=str(uuid7())))
     else:
-        body_sha256 = _digest(body)
-        claim = await services.jobs.look(tenant, key, body_sha256)
+        claim, body_sha256 = await _looked(services, tenant, key, _digests(body, speech))
         if not claim.known:
             job = await _accepted(request, order, claim.ref, body_sha256)
             claim = await services.jobs.hold(claim.ref, key, body_sha256)
@@ -82,6 +85,17 @@ async def submit(request: Request, order: JobOrder, body: BaseModel, key: str | 
         return await _replayed(services, job.ref)
     queued = JobStatus(request=job, state="queued", standing=standing([REQUEST]))
     return Submitted(queued, is_new=not accepted.ended)
+
+
+async def _looked(services: Services, tenant: str, key: str, digests: Sequence[str]) -> tuple[Claim, str]:
+    """Whether the key is known, and which of these digests its job has, or is to have: the first."""
+    first, *older = digests
+    try:
+        return await services.jobs.look(tenant, key, first), first
+    except IdempotencyMismatch:
+        if not older:
+            raise
+        return await _looked(services, tenant, key, older)
 
 
 async def _replayed(services: Services, ref: JobRef) -> Submitted:
@@ -130,7 +144,18 @@ async def _accepted(request: Request, order: JobOrder, ref: JobRef, body_sha256:
     )
 
 
-def _digest(body: BaseModel) -> str:
-    """Of the body as it was understood: order of fields, spaces and defaults left out make no other body."""
-    said = body.model_dump(mode="json", exclude_defaults=True)
+def _digests(body: BaseModel, speech: BaseModel | None) -> list[str]:
+    """Of the body as it was understood: order of fields, spaces and defaults make no other body, nor does 1 for 1.0.
+
+    RunPod's `input` is understood as `speech`. The version before this one digested it as it was sent, and its keys are
+    remembered for a day: that digest comes second, where it is another one.
+    """
+    sent = body.model_dump(mode="json", exclude_defaults=True)
+    if speech is None:
+        return [_digest(sent)]
+    understood = speech.model_dump(mode="json", exclude_defaults=True, exclude={"endpoint"})  # which is `tts`
+    return list(dict.fromkeys((_digest(sent | {"input": understood}), _digest(sent))))
+
+
+def _digest(said: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -15,8 +15,9 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app import logs
+from serve_app.api.errors import problem
 from serve_app.api.fields import ParameterFields
-from serve_app.api.job_forms import NO_TIMINGS, speech_output
+from serve_app.api.job_forms import NO_TIMINGS, reason_of, speech_output
 from serve_app.api.services import services_of, tenant_of
 from serve_app.api.voices import parsed_language, shown_url, slowly, voice_answer
 from serve_app.domain import JobState
@@ -62,7 +63,7 @@ class SpeechInput(Input, ParameterFields):
     @property
     def voice_name(self) -> str | None:
         """`local_voice` as a voice's name: the old worker took a file name, or a URL, see `voices.imported_voice`."""
-        return None if self.local_voice is None else from_file_name(self.local_voice)
+        return None if self.local_voice is None else from_file_name(self.local_voice, field="input.local_voice")
 
 
 class UploadInput(Input):
@@ -107,13 +108,13 @@ def parse(model: type[M], payload: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        problems = "; ".join(f"input.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidRequest(problems) from error
+        problems = (problem(each, within="input", allowed=model.model_fields) for each in error.errors())
+        raise InvalidRequest("; ".join(problems)) from error
 
 
 async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:
     body = parse(UploadInput, payload)
-    name, services = from_file_name(body.voice_name), services_of(request)
+    name, services = from_file_name(body.voice_name, field="input.voice_name"), services_of(request)
     language = parsed_language(body.language, "input.language")
     audio = await _bytes(request, "voice_file", body.voice_file, body.voice_file_url, services.limits.voice_bytes)
     if audio is None:
@@ -195,8 +196,8 @@ async def _completed(request: Request, job_id: str) -> JobStatus:
     status = await _job(request, job_id)
     if status.outcome is None:
         raise Conflict(f"job {job_id} is {WORKER_STATES[status.state]}: ask `status` until it is COMPLETED")
-    if status.outcome.error is not None:
-        raise Conflict(f"job {job_id} {status.state}: {status.outcome.error.message}")
+    if status.state != "completed":
+        raise Conflict(f"job {job_id} {status.state}: {reason_of(status.outcome)}")
     return status
 
 

@@ -1,7 +1,12 @@
 """Removes what is past its retention: the records of jobs, and audio that no job names any more.
 
-    expiry/{shard}/ -> the job, if it ended and its time is over -> `gone`: 410 from here -> its audio, if nobody else
-    names it -> its records -> after TOMBSTONE_S `gone` itself: 404
+    expiry/{shard}/ -> the job, if it ended and its time is over -> `removing-G` -> if no client had it run again:
+    `gone`, 410 from here -> its audio, if nobody else names it -> its records -> after TOMBSTONE_S `gone` itself: 404
+
+An ingress whose clock is behind may have a failed job run again just when it is removed. Both write before they look,
+it `again` and this `removing-G` (G: the generation that ended), so at least one sees the other: a retry that sees it is
+told 410, and a removal that sees a retry is none. `removing-G` says nothing of later generations, and nobody takes it
+back, so that this is right however many are at it, and wherever they are killed.
 
 Bounded: a call looks at some due entries of one shard, a few at once. It removes nothing outside audio, results and the
 records of jobs and calls, so never what belongs to a voice or a model. Doing it again after a crash is harmless.
@@ -14,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from serve_app import keys, logs
-from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError
+from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError, StorageUnreachable
 from serve_app.jobs import states
 from serve_app.jobs.audio import STALE_S, JobAudio
 from serve_app.jobs.folders import JobFolders
@@ -22,11 +27,12 @@ from serve_app.jobs.lists import ALL_LISTS, Due, JobLists
 from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.records import JobOutcome, JobRef, JobRequest
 from serve_app.jobs.results import Results, digest
+from serve_app.jobs.settling import RETRYABLE
 from serve_app.jobs.states import GONE, REQUEST, Standing
 from serve_app.jobs.status import removed_at
 from serve_app.storage import ObjectStore
 
-__all__ = ["COLLECT_PAGE", "GRACE_S", "TOMBSTONE_S", "Collector"]
+__all__ = ["COLLECT_PAGE", "GRACE_S", "TOMBSTONE_S", "Collector", "removing_name"]
 
 COLLECT_PAGE = 100
 AT_ONCE = 8
@@ -37,8 +43,9 @@ TOMBSTONE_S = 30 * 86_400.0
 """How long a removed job answers 410 rather than 404."""
 SPEECH = re.compile(r"speech-([0-9a-f]{64})\.v1")
 AUDIO = re.compile(r"audio-([0-9a-f]{64}(?:-[0-9a-f]{8})?)\.v1")
-UNREADABLE = (ObjectCorrupt, ObjectNotFound, ValueError, KeyError, TypeError)
-"""What another look in a moment will find the same."""
+LASTING = (ServiceError, ValueError, KeyError, TypeError)
+"""What another look in a moment will find the same: it cannot be read, or the store refuses to remove it. Not where the
+store does not answer."""
 
 
 class Collector:
@@ -64,19 +71,25 @@ class Collector:
             return sum(pool.map(self._look_at_all, of_one.values()))
 
     def _look_at_all(self, dues: Sequence[Due]) -> int:
-        """The entries of one job; how many were dealt with. One broken record keeps no other."""
+        """The entries of one job; how many were dealt with. What cannot be removed keeps no other."""
         dealt_with = 0
         for due in dues:
             try:
-                self._look_at(due)
-                dealt_with += 1
-            except UNREADABLE as error:
-                logs.failure("not_removed", error, job_id=due.ref.job_id)
-                self._put_off(due)
+                self._look_at_or_put_off(due)
                 dealt_with += 1
             except ServiceError as error:
                 logs.failure("not_removed", error, job_id=due.ref.job_id)
         return dealt_with
+
+    def _look_at_or_put_off(self, due: Due) -> None:
+        try:
+            self._look_at(due)
+        except StorageUnreachable:
+            raise
+        except LASTING as error:
+            logs.failure("not_removed", error, job_id=due.ref.job_id)
+            # To the full hour: where this entry is not to be removed either, each look until then writes the same one.
+            self._put_off(due, GRACE_S - self._wall_clock() % GRACE_S)
 
     def _put_off(self, due: Due, seconds: float = GRACE_S) -> None:
         """Look at it again later: what cannot be dealt with now is not in the way of what can."""
@@ -165,6 +178,12 @@ class Collector:
     def _remove(self, due: Due, request: JobRequest, outcome: JobOutcome | None, names: set[str], since: float) -> None:
         tenant, job_id = request.tenant, request.job_id
         if GONE not in names:
+            generation = states.standing(names).generation
+            if outcome is not None and outcome.state in RETRYABLE:
+                self._folders.note(due.ref, removing_name(generation))
+                names = self._folders.names(due.ref)
+            if states.standing(names).generation != generation:
+                return  # a client has it run again: the next look finds it so
             self._write_gone(due.ref, {"removed_at": since, "accepted_at": request.accepted_at})
         for state in ALL_LISTS:  # a crash, or another outcome, may have left an entry anywhere
             self._lists.remove(request, state)
@@ -186,6 +205,11 @@ class Collector:
         if found.outcome is None:
             return None
         return self._folders.read(ref, states.outcome_name(found.outcome, found.generation), JobOutcome)
+
+
+def removing_name(generation: int) -> str:
+    """Written before a job of this generation is removed that could be run again: no retry is promised from then on."""
+    return f"removing-{generation:04d}.v1"
 
 
 def _named(names: set[str]) -> list[str]:

@@ -108,7 +108,9 @@ class JobFolders:
         one counts: there it is read anew each time.
         """
         read = self.kept if self.exclusive else self.read
-        if self._pool is None or keys.job(ref.tenant, ref.job_id, name) in self._kept:
+        with self._lock:
+            is_kept = keys.job(ref.tenant, ref.job_id, name) in self._kept
+        if self._pool is None or is_kept:
             return partial(read, ref, name, kind)
         return self._pool.submit(read, ref, name, kind).result
 

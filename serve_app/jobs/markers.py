@@ -17,6 +17,7 @@ from serve_app.storage import ObjectStore
 
 __all__ = ["Markers"]
 
+PAGE = 1000
 REMEMBERED = 10_000
 """Jobs that a process remembers to have a marker."""
 
@@ -59,22 +60,23 @@ class Markers:
 
     def all(self, shard: str) -> Iterator[Marker]:
         """All jobs of `shard` that are not ended, the oldest first, read a page at a time."""
-        prefix, after = keys.pending(shard), ""
-        while True:
-            page = self._store.list(prefix, after=after)
-            markers = (parse_marker(info.key.removeprefix(prefix)) for info in page.items)
-            yield from (marker for marker in markers if marker is not None)
-            if page.next_after is None:
-                return
-            after = page.next_after
+        found, after = self.page(shard, limit=PAGE)
+        yield from found
+        while after:
+            found, after = self.page(shard, limit=PAGE, after=after)
+            yield from found
 
-    def oldest(self, shard: str, *, limit: int, after: str = "") -> Sequence[Marker]:
-        """The oldest jobs of `shard` that are not ended, at most `limit`, from behind the marker of the name `after`;
-        what is no marker is passed over."""
+    def oldest(self, shard: str, *, limit: int) -> Sequence[Marker]:
+        """The oldest jobs of `shard` that are not ended, at most `limit`."""
+        return self.page(shard, limit=limit)[0]
+
+    def page(self, shard: str, *, limit: int, after: str = "") -> tuple[Sequence[Marker], str]:
+        """What the next `limit` keys behind the key `after` tell, the oldest first; and the key to go on behind, "" at
+        the end. What is no marker is passed over, so there may be fewer markers than keys, or none before the end."""
         prefix = keys.pending(shard)
-        page = self._store.list(prefix, after=after and prefix + after, limit=limit)
+        page = self._store.list(prefix, after=after, limit=limit)
         markers = (parse_marker(info.key.removeprefix(prefix)) for info in page.items)
-        return [marker for marker in markers if marker is not None]
+        return [marker for marker in markers if marker is not None], page.next_after or ""
 
     def _see(self, marker: Marker) -> None:
         with self._lock:

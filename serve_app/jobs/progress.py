@@ -108,6 +108,13 @@ class KeptProgress:
             raise error
         await self._patience.wait(unit.index, error)
 
+    def outdated(self, indexes: Collection[int]) -> None:
+        """Forget these: what is spoken in their place is kept under another name, and counts."""
+        for index in indexes:
+            self._spoken.pop(index, None)
+            self._waiting.pop(index, None)
+        self.done = len(self._spoken)
+
     def is_suspect(self, unit: Unit) -> bool:
         return unit.index in self._suspects
 

@@ -83,8 +83,9 @@ class Standing:
     """Where a job stands, by the names of its records.
 
     `run`: the last one, 0 before the first. `runs`: those of this generation; `runs_before`: those before it. `reason`:
-    how the last run of this generation ended without an outcome. `failed` and `lost`: runs of this generation that
-    failed, and those that neither ended nor came to an outcome, the last one included. `units_done` of `units`:
+    how the last run of this generation ended without an outcome. `failed` and `waited`: runs of this generation that
+    failed, and those that ended for what they waited for. `lost`: those that neither ended nor came to an outcome, the
+    last one included; `fruitless`: those of them that kept nothing that they spoke. `units_done` of `units`:
     what a run has kept. `expires_ms`: Unix milliseconds to which a client shortened the retention. `notified`: its
     webhook is dealt with.
     """
@@ -99,7 +100,9 @@ class Standing:
     runs_before: int
     reason: RunEndReason | None
     failed: int
+    waited: int
     lost: int
+    fruitless: int
     units_done: int
     units: int
     expires_ms: int | None
@@ -117,8 +120,9 @@ def standing(names: Iterable[str]) -> Standing:
     states = outcomes_of(found, generation)
     outcome = next((state for state in OUTCOMES if state in states), None)
     run = runs[-1] if runs else before
-    kept = [(int(m[3]), int(m[4])) for name in found if (m := PROGRESS.fullmatch(name))]
-    done, units = max(kept, default=(0, 0))
+    kept = [(int(m[1]), int(m[3]), int(m[4])) for name in found if (m := PROGRESS.fullmatch(name))]
+    done, units = max((each[1:] for each in kept), default=(0, 0))
+    lost = set() if outcome else {*runs} - {*ended}
     reason: RunEndReason | None = ended.get(run)  # type: ignore[assignment]  # the pattern has these words only
     return Standing(
         exists=REQUEST in found,
@@ -131,7 +135,9 @@ def standing(names: Iterable[str]) -> Standing:
         runs_before=before,
         reason=reason,
         failed=sum(word == "failed" for word in ended.values()),
-        lost=0 if outcome else sum(number not in ended for number in runs),
+        waited=sum(word == "waiting" for word in ended.values()),
+        lost=len(lost),
+        fruitless=len(lost - {each[0] for each in kept}),
         units_done=done,
         units=units,
         notified=notified_name(generation) in found,

@@ -18,6 +18,7 @@ from concurrent.futures import Executor
 
 from serve_app.errors import Conflict, JobNotFound, ObjectNotFound
 from serve_app.jobs import states
+from serve_app.jobs.collector import removing_name
 from serve_app.jobs.endings import Endings, job_expired
 from serve_app.jobs.folders import JobFolders
 from serve_app.jobs.lists import JobLists
@@ -90,6 +91,12 @@ class JobStore:
     def status(self, ref: JobRef) -> JobStatus:
         """The state of a job. Ends one that is past its ttl, or whose end was announced. Raises JobNotFound, or
         JobExpired where its result is removed."""
+        try:
+            return self._look(ref)
+        except (ObjectNotFound, Conflict):  # removed or retried, after it was listed: another look tells
+            return self._look(ref)
+
+    def _look(self, ref: JobRef) -> JobStatus:
         found = self._endings.standing(ref)
         if found.gone:
             raise job_expired(ref)
@@ -200,6 +207,8 @@ class JobStore:
         self.markers.put(marker_of(request, again.generation))
         self._lists.put(request, "open")  # once more: what settles the end may have removed it, not knowing of `again`
         self._lists.remove(request, status.outcome.state)
+        if removing_name(found.generation) in self._folders.names(ref):  # see `Collector`
+            raise job_expired(ref)
         return self.status(ref)
 
     def cancel(self, ref: JobRef, *, begun: bool = True) -> JobStatus:

@@ -44,6 +44,7 @@ __all__ = ["DirectoryStore"]
 
 PROBE = ".probe"  # the one name in the root that begins with a dot and holds objects
 PLACE_ATTEMPTS = 100
+LEFT_S = 86_400.0  # a write takes no day: whoever began this one was killed
 Naming = Callable[[Path, Path], bool]  # `rename` or `link_new`
 
 
@@ -58,6 +59,7 @@ class DirectoryStore:
             raise ConfigError(f"DATA_DIR is {str(root)!r}: make it absolute, since replicas run in other directories")
         self._root = root
         self._signer = signer
+        _remove_left(root / ".tmp")
         self._lasting: set[Path] = set()  # directories that no delete removes, and that are on the disk for good
 
     def put(self, key: str, body: bytes, *, content_type: str) -> ObjectInfo:
@@ -256,6 +258,14 @@ class DirectoryStore:
                 return StorageMisconfigured(f"{what}; it is a file: set DATA_DIR to a directory")
             return Conflict(f"{what}; a directory cannot keep both a key and keys below it: choose another key")
         return StorageUnreachable(f"{what}; check the disk (full, unmounted, failing?)")
+
+
+def _remove_left(directory: Path) -> None:
+    """Remove what those who were killed have not come to. Others may do so too; whoever writes says what is wrong."""
+    with suppress(OSError):
+        for path in directory.iterdir():
+            if (status := stat_file(path)) and time.time() - status.st_mtime > LEFT_S:
+                path.unlink(missing_ok=True)
 
 
 def _new_file(path: Path) -> BinaryIO:

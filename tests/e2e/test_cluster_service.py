@@ -150,11 +150,20 @@ def test_a_synchronous_wait_that_ends_does_not_end_the_job(service: RunningServi
     assert len(runs) == 1
 
 
+def test_an_event_arrives_before_the_end_of_its_job(service: RunningService, client: httpx.Client):
+    """Serve's proxy passes a stream on as it comes."""
+    job_id = client.post(f"{service.url}/v1/jobs", json={"input": LONG_TEXT, "seed": 3}).json()["id"]
+    with client.stream("GET", f"{service.url}/v1/jobs/{job_id}/events") as stream:
+        assert next(line for line in stream.iter_lines() if line.startswith("event")) == "event: progress"
+        state = status_of(client, service, job_id)["status"]
+    client.post(f"{service.url}/cancel/{job_id}")
+    assert (stream.headers["content-type"].split(";")[0], state[:3]) == ("text/event-stream", "IN_")
+
+
 def test_f5_speaks_with_an_uploaded_voice_beside_preview(service: RunningService, client: httpx.Client):
     """One application, two models: f5 takes an uploaded voice, says that it is no draft, and a seed decides."""
-    reference = client.post(
-        f"{service.url}/v1/audio/speech", json={"input": SENTENCES[1], "response_format": "wav", "seed": 1}
-    ).content
+    sample = {"input": SENTENCES[1], "response_format": "wav", "seed": 1}
+    reference = client.post(f"{service.url}/v1/audio/speech", json=sample).content
     created = client.post(
         f"{service.url}/v1/audio/voices",
         data={"name": "anna", "ref_text": SENTENCES[1], "consent": "synthetic"},
@@ -182,10 +191,8 @@ def test_the_parameters_of_a_request_are_heard(service: RunningService, client: 
         for changed in ({}, {"nfe_steps": 8}, {"nfe_steps": 8, "cfg_strength": 0.5})
     )
     assert len({plain, finer, freer}) == 3
-    job = client.post(
-        f"{service.url}/runsync",
-        json={"input": {"text": SENTENCES[2], "model": "f5", "seed": 5, "nfe_steps": 8, "cache": False}},
-    ).json()
+    speech = {"text": SENTENCES[2], "model": "f5", "seed": 5, "nfe_steps": 8, "cache": False}
+    job = client.post(f"{service.url}/runsync", json={"input": speech}).json()
     assert client.get(job["output"]["audio_url"]).content == finer
     refused = client.post(f"{service.url}/v1/audio/speech", json=body | {"nfe_steps": 65})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")

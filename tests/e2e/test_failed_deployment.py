@@ -32,7 +32,6 @@ def launch(folder: Path, args: dict, **env: str) -> "subprocess.CompletedProcess
 @pytest.mark.parametrize(
     ("args", "env", "words"),
     [
-        ({"modles": "auto"}, {}, ["modles"]),
         (
             {"models": [FOREIGN | {"source": "/no/such.safetensors"}]},
             {},
@@ -49,10 +48,11 @@ def launch(folder: Path, args: dict, **env: str) -> "subprocess.CompletedProcess
             ["AWS_ENDPOINT_URL"],
         ),
     ],
-    ids=["unknown key", "missing weights", "dead endpoint"],
+    ids=["missing weights", "dead endpoint"],
 )
 def test_the_cause_is_printed_and_the_exit_code_is_1(tmp_path, args, env, words):
-    """An unknown key, a model that cannot load and a store that cannot be reached each end with their own words."""
+    """A model that cannot load, which its replica finds, and a store that cannot be reached, which the builder finds as
+    it finds an unknown key: each ends with its own words."""
     ended = launch(tmp_path, args, **env)
     assert ended.returncode == 1
     assert "The deployment failed." in ended.stderr

@@ -17,7 +17,7 @@ import httpx
 from tests.support.deadline import DEADLINE_S
 
 ROOT = Path(__file__).parents[2]
-START_S, STOP_S = 240, 60
+START_S, STOP_S = 480, 120
 T = TypeVar("T")
 
 

@@ -1,7 +1,7 @@
 """Replicas, voices and progress for a Speaker, which tests hold up and break; requests for it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -80,6 +80,7 @@ class Kept:
         self.plan: list[Unit] = []
         self.now: dict[int, SpokenUnit] = {}
         self.units: list[Unit] = []
+        self.forgotten: list[list[int]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.keeping = 0
@@ -95,6 +96,9 @@ class Kept:
             raise StorageUnreachable("no answer")
         self.units.append(unit)
         self.now[unit.index] = spoken
+
+    def outdated(self, indexes: Collection[int]) -> None:
+        self.forgotten.append(sorted(indexes))
 
     def is_suspect(self, unit: Unit) -> bool:
         return unit.index in self.suspects

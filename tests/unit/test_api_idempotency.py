@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import threading
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ import pytest
 from serve_app.engine.fake import FakeEngine
 from serve_app.settings import LimitSettings
 from serve_app.storage import MemoryStore
-from tests.support.jobs import Clock, nothing_older
+from tests.support.jobs import Clock, job_request, nothing_older
 from tests.support.service import LocalService
 from tests.unit.test_api_openai import upload
 
@@ -59,6 +60,48 @@ async def test_spaces_order_and_defaults_make_no_other_body(service):
     ]
     answers = [await service.client.post("/run", content=body, headers=headers) for body in bodies]
     assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+SAME = {
+    "nothing left out": {"speed": None, "endpoint": "tts", "cache": True, "return_word_timings": False, "seed": None},
+    "whole numbers": {"speed": 1, "cross_fade_s": 0},
+    "an empty endpoint": {"endpoint": ""},
+}
+PLAIN = {"nothing left out": {}, "whole numbers": {"speed": 1.0, "cross_fade_s": 0.0}, "an empty endpoint": {}}
+
+
+@pytest.mark.parametrize("name", SAME)
+async def test_input_is_compared_as_it_is_understood(service, name):
+    """As fields of our own body are: what says the same is the same."""
+    first, second = await send(service, **SAME[name]), await send(service, **PLAIN[name])
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json()["id"] == second.json()["id"]
+    assert (await send(service, speed=1.5)).status_code == 422
+
+
+@pytest.mark.parametrize("fields", [{}, {"seed": 1, "speed": 1.5}, *SAME.values()])
+async def test_a_key_of_the_version_before_is_known(service, fields):
+    """It digested `input` as it was sent, and its keys are remembered for a day."""
+    sent = {"input": {"text": TEXT} | fields}
+    digest = hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
+    claim = await service.services.jobs.hold(
+        (await service.services.jobs.look("default", "order-1", digest)).ref, "order-1", digest
+    )
+    await service.services.jobs.submit(
+        job_request().model_copy(
+            update={"job_id": claim.ref.job_id, "body_sha256": digest, "accepted_at": service.wall_clock()}
+        )
+    )
+    answer = await send(service, **fields)
+    assert (answer.status_code, answer.json()["id"]) == (200, claim.ref.job_id), answer.text
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert (await send(service, text="Something else.")).status_code == 422
+
+
+async def test_how_long_a_result_is_kept_is_not_compared(service):
+    """`?ttl=` is no part of the body: the first one counts."""
+    first, second = await send(service, "/run?ttl=5000"), await send(service, "/run?ttl=6000")
+    assert first.json()["id"] == second.json()["id"]
 
 
 @pytest.mark.parametrize("path", PATHS)

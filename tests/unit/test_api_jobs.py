@@ -1,6 +1,7 @@
 """Our own job routes over the whole service in one process."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -158,13 +159,25 @@ async def test_the_list_is_the_newest_first_and_paged(service, clock):
     assert await pages(service, state="completed") == [expected[3:]]
     assert await pages(service, state="failed") == [[]]
     body = (await service.client.get("/v1/jobs", params={"limit": 1})).json()
-    created = datetime.fromtimestamp(clock.now, UTC).isoformat()
+    created = (await get(service, ids[-1]))["created_at"]
     assert body["data"] == [{"id": ids[-1], "state": "queued", "created_at": created}]
+
+
+@pytest.mark.parametrize("now", [1_800_000_000.0, 1_800_000_000.25, 1_800_000_000.429, 1.009, 4.0299999])
+async def test_the_list_says_when_a_job_was_made_as_the_job_does(service, clock, now):
+    """In milliseconds, the same to the letter."""
+    clock.now = now
+    job = await create(service)
+    (listed,) = (await service.client.get("/v1/jobs")).json()["data"]
+    assert listed["created_at"] == job["created_at"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", listed["created_at"])
 
 
 @pytest.mark.parametrize(
     ("params", "words"),
     [
+        ({"stat": "queued"}, ["'stat'", "state, after, limit"]),
+        ({"state": "queued", "limt": 1, "x": 1}, ["'limt'", "state, after, limit"]),
         ({"state": "done"}, ["state", "done", "in_progress"]),
         ({"limit": 0}, ["limit", "0"]),
         ({"limit": 101}, ["limit", "101", "100"]),
@@ -214,6 +227,13 @@ async def test_a_job_speaks_with_the_voice_that_was_named(service):
     assert job["voice"] == "anna"
     await service.run_jobs()
     assert (await get(service, job["id"]))["state"] == "completed"
+
+
+async def test_an_id_in_capitals_is_the_same_id(service):
+    """It is a UUID: some clients write them so."""
+    job = await create(service)
+    assert (await get(service, job["id"].upper()))["id"] == job["id"]
+    assert (await service.client.get(f"/status/{job['id'].upper()}")).json()["id"] == job["id"]
 
 
 @pytest.mark.parametrize("job_id", [UNKNOWN, "x", "%2e%2e"])

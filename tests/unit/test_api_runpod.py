@@ -115,6 +115,21 @@ async def test_health_counts_jobs(service):
     assert health["workers"] == {"idle": 1, "running": 0}
 
 
+async def test_health_counts_what_waits_though_no_jobs_replica_lives():
+    """From the markers in the store; what a live replica says that it runs is not counted twice."""
+    clock = Clock()
+    service = LocalService(told=False, clock=clock, wall_clock=clock)
+    for number in range(3):
+        await post(service, "/run", {"text": f"{TEXT} {number}"})
+    health = (await service.client.get("/health")).json()
+    assert (health["jobs"]["inQueue"], health["jobs"]["inProgress"], health["workers"]["idle"]) == (3, 0, 0)
+    Heartbeats(service.store, "a", 10.0).beat(Counters(running=1, pending=0))
+    assert (await service.client.get("/health")).json()["jobs"]["inQueue"] == 2
+    clock.now += 60
+    await service.client.post("/purge-queue")
+    assert (await service.client.get("/health")).json()["jobs"]["inQueue"] == 0
+
+
 async def test_health_reads_heartbeats_side_by_side(service, monkeypatch):
     """Each read goes on until the other has begun; one whose replica has retired meanwhile is passed over."""
     both, get = threading.Barrier(2, timeout=DEADLINE_S), service.store.get

@@ -10,6 +10,7 @@ from serve_app.storage import MemoryStore
 from tests.support.service import LocalService
 
 TEXT = "The birch canoe slid on the smooth planks."
+CALL = {"input": {"endpoint": "list_voices"}}
 JOB = {"input": {"text": TEXT, "seed": 1}}
 
 
@@ -36,7 +37,7 @@ CALLS: dict[str, tuple[str, dict, dict]] = {
     "run with a key": ("/run", JOB, {"Idempotency-Key": "k"}),
     "native": ("/v1/jobs", {"input": TEXT}, {}),
     "native with a key": ("/v1/jobs", {"input": TEXT}, {"Idempotency-Key": "k"}),
-    "a call": ("/run", {"input": {"endpoint": "list_voices"}}, {}),
+    "a call": ("/run", CALL, {}),
 }
 PUTS = {"run": 3, "run with a key": 5, "native": 3, "native with a key": 5, "a call": 2}
 
@@ -82,13 +83,21 @@ READS: dict[str, Callable] = {
     "run with a known key": lambda client, job_id: client.post("/run", json=JOB, headers={"Idempotency-Key": "k"}),
     "run with a new key": lambda client, job_id: client.post("/run", json=JOB, headers={"Idempotency-Key": "new"}),
     "list": lambda client, job_id: client.get("/v1/jobs"),
+    "health": lambda client, job_id: client.get("/health"),
+    "retry": lambda client, job_id: client.post(f"/retry/{job_id}"),
+    "native retry": lambda client, job_id: client.post(f"/v1/jobs/{job_id}/retry"),
+    "purge": lambda client, job_id: client.post("/purge-queue"),
+    "runsync": lambda client, job_id: client.post("/runsync", json=JOB),
+    "runsync of a call": lambda client, job_id: client.post("/runsync", json=CALL),
 }
-LISTS_ONLY = ("list", "run with a new key")
+GETS = ("status", "cancel", "stream", "native", "result", "events", "native cancel", "run with a known key", "retry")
+LISTS = [name for name in READS if name != "runsync"]
+ASKED = [*((name, "list") for name in LISTS), *((name, "get") for name in GETS), ("runsync", "put")]
 
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [(name, method) for name in READS for method in ("get", "list") if method == "list" or name not in LISTS_ONLY],
+    ASKED,
 )
 async def test_a_read_that_fails_is_503(monkeypatch, name, method):
     """Never a 404, nor a second job: what cannot be looked for is not known to be missing."""
@@ -101,7 +110,8 @@ async def test_a_read_that_fails_is_503(monkeypatch, name, method):
 
     monkeypatch.setattr(service.store, method, unreachable)
     answer = await READS[name](service.client, job_id)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    error = answer.json()["error"] if "native" in name or name in ("result", "events", "list") else answer.json()
+    assert (answer.status_code, error["code"], answer.headers["retry-after"]) == (503, "storage_unreachable", "5")
 
 
 async def test_a_result_that_cannot_be_looked_for_is_spoken(monkeypatch):

@@ -1,10 +1,13 @@
 """The old worker's payloads over the whole service in one process."""
 
 import base64
+import json
 
 import pytest
 
+from serve_app import keys
 from serve_app.audio import decode
+from tests.support.older import put_older
 from tests.support.runpod import TEXT, post, spoken
 from tests.support.service import LocalService
 from tests.support.uploads import sample
@@ -52,6 +55,23 @@ async def test_status_and_result_never_synthesise(service):
             await post(service, "/run", {"endpoint": endpoint, "job_id": job_id})
     assert service.engine.calls == calls
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "expired"])
+@pytest.mark.parametrize("endpoint", ["result", "download"])
+async def test_a_job_that_ended_without_a_reason_is_a_409(service, state, endpoint):
+    """As an older version may have recorded it: there is nothing to hand out, and no reason to tell."""
+    ref = put_older(service.store, 0xA, state="failed")
+    key = keys.job("default", ref.job_id, "failed.v1.json")
+    record = json.loads(service.store.get(key).body) | {"error": None, "state": state, "expires_at": 2.0**40}
+    service.store.delete(key)
+    name = keys.job("default", ref.job_id, f"{state}.v1.json")
+    service.store.put(name, json.dumps(record).encode(), content_type="application/json")
+    answer = await post(service, "/runsync", {"endpoint": endpoint, "job_id": ref.job_id})
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert f"{state}: no reason is recorded" in answer.json()["error"]
+    told = (await service.client.get(f"/status/{ref.job_id}")).json()
+    assert (told["code"], told["error"]) == (state, f"the job is {state}")
 
 
 async def test_the_old_workers_files_are_written(service):
@@ -135,6 +155,9 @@ async def test_nothing_is_imported_for_a_bad_request(service):
         ({}, 400, ["input.text"]),
         ({"text": " "}, 400, ["input.text", "empty"]),
         ({"text": TEXT, "speed": "fast"}, 400, ["input.speed"]),
+        ({"text": "Hello \ud83d there"}, 400, ["input.text has half a character"]),
+        ({"text": TEXT, "local_voice": "a b"}, 400, ["input.local_voice 'a b'"]),
+        ({"endpoint": "upload", "voice_name": "a b", "voice_file": "AA=="}, 400, ["input.voice_name 'a b'"]),
         ({"text": TEXT, "local_voice": "nobody"}, 404, ["input.local_voice", "nobody"]),
         ({"text": TEXT, "local_voice": "http://x/y.wav"}, 400, ["input.local_voice", "answers 404"]),
         ({"endpoint": "upload", "voice_name": "a", "voice_file_url": "http://x/y"}, 400, ["input.voice_file_url"]),
@@ -152,7 +175,8 @@ async def test_nothing_is_imported_for_a_bad_request(service):
 )
 async def test_bad_input_is_refused_with_the_field(service, payload, status, words):
     """The same four fields, with `error` as the string that RunPod's SDK reads."""
-    answer = await post(service, "/runsync", payload)
+    headers = {"content-type": "application/json"}  # half a character has no UTF-8
+    answer = await service.client.post("/runsync", content=json.dumps({"input": payload}), headers=headers)
     body = answer.json()
     assert answer.status_code == status
     assert set(body) == {"error", "type", "code", "message", "request_id"}

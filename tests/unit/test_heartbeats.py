@@ -1,10 +1,14 @@
 """Who lives, and how a replica says that it does."""
 
 import asyncio
+import math
 import threading
 
-from serve_app.heartbeats import Counters, Heartbeats
-from serve_app.storage import MemoryStore
+import pytest
+
+from serve_app import heartbeats
+from serve_app.heartbeats import KEPT_S, Counters, Heartbeats, Liveness
+from serve_app.storage import MemoryStore, ObjectStore
 from tests.support.deadline import DEADLINE_S
 from tests.support.jobs import Clock, Speak, job_store, runner, submit, told, until
 
@@ -54,3 +58,94 @@ def test_one_that_never_beat_is_dead_in_time():
     for clock.now, dead in ((0.0, False), (4.9, False), (5.0, True)):
         looking.live()
         assert looking.is_dead("never seen") is dead
+
+
+def watched(store: ObjectStore, clock: Clock) -> tuple[Heartbeats, Heartbeats]:
+    """One that beats, and one that beats and looks."""
+    beating, looking = (Heartbeats(store, name, 10.0, clock) for name in ("beats", "looks"))
+    return beating, looking
+
+
+@pytest.mark.parametrize("outage_s", [5.5, 9.5, 10.0, 60.0])
+def test_after_an_outage_of_the_store_nobody_is_dead_who_beats_in_time(outage_s):
+    """Whoever comes back to the store gives the others all of `dead_after_s`, and finds the dead one by then."""
+    store, clock = MemoryStore(), Clock()
+    beating, looking = watched(store, clock)
+    for each in (beating, looking):
+        each.beat(Counters())
+    assert looking.live() == {"beats", "looks"}
+    back = clock.now = outage_s
+    assert looking.live() == {"beats", "looks"}  # it can look again before it can beat
+    looking.beat(Counters())
+    while clock.now < back + 9.9:
+        assert looking.live() == {"beats", "looks"}
+        assert not looking.is_dead("beats")
+        clock.now += 2.0
+        looking.beat(Counters())
+    clock.now = back + 10.0
+    assert looking.live() == {"looks"}
+    assert looking.is_dead("beats")
+
+
+def test_a_shorter_outage_leaves_the_others_half_of_the_time():
+    """It restarts no clock, so that a store which is slow now and then keeps no dead replica alive."""
+    store, clock = MemoryStore(), Clock()
+    beating, looking = watched(store, clock)
+    beating.beat(Counters())
+    looking.beat(Counters())
+    looking.live()
+    for clock.now in (4.9, 7.0, 9.9):
+        looking.beat(Counters())
+        assert looking.live() == {"beats", "looks"}
+    clock.now = 10.0
+    assert looking.live() == {"looks"}
+
+
+@pytest.mark.parametrize("sweep_s", [3.0, 15.0, 30.0])
+def test_a_dead_replica_is_found_in_time_however_seldom_is_looked(sweep_s):
+    """At the first look behind `dead_after_s` after the first one that saw its last beat."""
+    store, clock = MemoryStore(), Clock()
+    beating, looking = watched(store, clock)
+    beating.beat(Counters())
+    found_at = None
+    for second in range(100):
+        clock.now = float(second)
+        if second % 2 == 0:
+            looking.beat(Counters())
+        if second % sweep_s == 0 and "beats" not in looking.live():
+            found_at = clock.now
+            break
+    assert found_at == sweep_s * math.ceil(10.0 / sweep_s)
+
+
+def test_who_never_looked_knows_of_nobody_that_is_dead():
+    """However long ago it was asked first."""
+    clock = Clock()
+    beats = Heartbeats(MemoryStore(), "a", 5.0, clock)
+    for clock.now in (0.0, 60.0):
+        assert not beats.is_dead("b")
+
+
+def test_what_is_known_of_replicas_is_bounded(monkeypatch):
+    """Those that are asked for stay; of a process that lives for months the others were gone long ago."""
+    monkeypatch.setattr(heartbeats, "REMEMBERED", 3)
+    clock = Clock()
+    liveness = Liveness(5.0, clock)
+    for number in range(100):
+        for name in ("a", "b", f"gone {number}"):
+            liveness.is_dead(name, "1")
+    clock.now = 5.0
+    assert (liveness.is_dead("a", "1"), len(liveness._seen)) == (True, 3)
+
+
+def test_all_heartbeats_that_are_old_are_removed():
+    """However many there are: more than one listing tells."""
+    clock = Clock()
+    store = MemoryStore(now=clock.date)
+    for number in range(1500):
+        store.put(f"heartbeats/{number}.v1.json", b"{}", content_type="application/json")
+    clock.now = KEPT_S + 1
+    beats = Heartbeats(store, "new", 5.0, clock, clock.wall)
+    beats.beat(Counters())
+    beats.forget_old()
+    assert [info.key for info in store.list("heartbeats/").items] == ["heartbeats/new.v1.json"]

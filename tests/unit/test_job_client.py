@@ -1,13 +1,30 @@
 """Reaching jobs from the ingress: the store is the truth, runners only save time."""
 
 import asyncio
+import itertools
+from collections import Counter
 
 import pytest
 
+from serve_app import job_client, keys
 from serve_app.errors import JobNotFound, Unavailable
 from serve_app.job_client import JobClient, job_ref
+from serve_app.jobs import JobRef
+from serve_app.jobs.states import ending_name
 from serve_app.storage import MemoryStore
-from tests.support.jobs import JOB_ID, REF, Clock, job_outcome, job_request, job_store, told, until
+from tests.support.interleaving import Hooked
+from tests.support.jobs import (
+    JOB_ID,
+    REF,
+    Clock,
+    job_id_of,
+    job_outcome,
+    job_request,
+    job_store,
+    submit,
+    told,
+    until,
+)
 
 
 class Runners:
@@ -30,8 +47,9 @@ class Runners:
             await asyncio.Event().wait()
 
 
-def client_of(store: MemoryStore, runners, **changes) -> JobClient:
-    return JobClient(store, runners, wall_clock=Clock().wall, **changes)
+def client_of(store: MemoryStore, runners, clock: Clock | None = None, **changes) -> JobClient:
+    clock = clock or Clock()
+    return JobClient(store, runners, clock, wall_clock=clock.wall, **changes)
 
 
 @pytest.fixture
@@ -79,7 +97,7 @@ async def test_run_outlives_the_runner_that_had_the_job(store):
     assert (await waiting).state == "completed"
 
 
-@pytest.mark.parametrize("job_id", ["", "x", "../../etc/passwd", JOB_ID.upper(), JOB_ID + "/", "a" * 5000])
+@pytest.mark.parametrize("job_id", ["", "x", "../../etc/passwd", JOB_ID.upper() + "/", JOB_ID + "/", "a" * 5000])
 def test_what_cannot_be_an_id_is_not_found(job_id):
     """No key is ever built from a string that the service did not give out."""
     with pytest.raises(JobNotFound):
@@ -87,5 +105,112 @@ def test_what_cannot_be_an_id_is_not_found(job_id):
 
 
 def test_an_id_is_an_id():
-    """Ids that the service gives out name their job."""
-    assert job_ref("default", JOB_ID) == REF
+    """Ids that the service gives out name their job, in capitals too: they are UUIDs."""
+    assert job_ref("default", JOB_ID) == job_ref("default", JOB_ID.upper()) == REF
+
+
+async def test_events_tell_that_the_ttl_is_over(store):
+    """As one question about the job would, though nothing in the store has changed."""
+    clock = Clock()
+    submit(store, ttl_s=150.0)
+    changes = client_of(store, Runners(store), clock, watch_s=0.0).events(REF)
+    assert (await anext(changes)).state == "queued"
+    clock.now += 51
+    status = await anext(changes)
+    assert (status.state, status.outcome.error.code) == ("expired", "ttl_over")
+    assert [each async for each in changes] == []
+
+
+async def test_events_carry_out_an_end_that_was_announced(store):
+    """Who announced it died before the outcome: the stream ends with it nevertheless."""
+    submit(store)
+    changes = client_of(store, Runners(store), watch_s=0.0).events(REF)
+    assert (await anext(changes)).state == "queued"
+    announced = job_outcome("cancelled", run=0).model_dump_json().encode()
+    store.put(keys.job("default", JOB_ID, ending_name(0)), announced, content_type="application/json")
+    assert [each.state async for each in changes] == ["cancelled"]
+
+
+async def test_a_look_of_events_is_one_listing(store, monkeypatch):
+    """Whichever look it is: while nothing changes a stream asks the store for no more."""
+    submit(store)
+    asked: list[tuple[str, str]] = []
+    client = client_of(Hooked(store, lambda *operation: asked.append(operation)), Runners(store), watch_s=0.0)
+    pauses = iter(range(39))
+
+    async def sleep(seconds: float) -> None:
+        if next(pauses, None) is None:
+            raise Unavailable("enough looks")
+
+    monkeypatch.setattr(job_client.asyncio, "sleep", sleep)
+    with pytest.raises(Unavailable):
+        [each async for each in client.events(REF)]
+    found = Counter(operation for operation, key in asked if key.startswith("jobs/"))
+    assert found == {"list": 40, "get": 1}  # its request, once
+
+
+async def test_what_waits_is_counted_without_any_runner(store):
+    """From the markers, whoever's they are; at most some seconds old, also after a silence."""
+    clock = Clock()
+    client = client_of(store, Runners(store), clock)
+    submit(store, 1)
+    submit(store, 2, "acme", low_priority=True)
+    assert await client.unended() == 2
+    submit(store, 3, accepted_at=2.0**38)
+    assert await client.unended() == 2
+    clock.now += job_client.UNASKED_S
+    assert await client.unended() == 3
+
+
+def waiting_jobs(store: MemoryStore, count: int) -> list[JobRef]:
+    """All in one shard."""
+    return [submit(store, 16 * number + 0xA) for number in range(count)]
+
+
+async def test_a_purge_holds_few_jobs_at_once(store, monkeypatch):
+    """However many wait: tasks and markers are a bounded number, and all are cancelled."""
+    monkeypatch.setattr(job_client, "PURGED", 5, raising=False)
+    refs = waiting_jobs(store, 40)
+    client, loop, tasks = client_of(store, Runners(store)), asyncio.get_running_loop(), []
+    cancel = client._cancel_waiting
+
+    def counted(ref: JobRef) -> bool:
+        tasks.append(len(asyncio.all_tasks(loop)))
+        return cancel(ref)
+
+    client._cancel_waiting = counted
+    assert await client.purge("default") == 40
+    assert max(tasks) <= 5 + 3
+    assert {job_store(store).status(ref).state for ref in refs} == {"cancelled"}
+
+
+async def test_a_purge_outlives_who_asked_for_it(store):
+    """RunPod's SDK waits three seconds: what it asked for is done nevertheless, and the next answer comes after it."""
+    refs = waiting_jobs(store, 40)
+    client, begun = client_of(store, Runners(store)), []
+    cancel = client._cancel_waiting
+    client._cancel_waiting = lambda ref: begun.append(ref) or cancel(ref)
+    asking = asyncio.create_task(client.purge("default"))
+    await until(lambda: begun)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await client.purge("default") == 0
+    assert {job_store(store).status(ref).state for ref in refs} == {"cancelled"}
+
+
+async def test_a_purge_leaves_what_is_accepted_after_it(store):
+    """It may take long, and whoever asked for it goes on with new jobs meanwhile."""
+    clock = Clock()
+    (before,) = waiting_jobs(store, 1)
+    client, numbers = client_of(store, Runners(store), clock), itertools.count(0x10B, 16)  # of a shard behind
+    cancel = client._cancel_waiting
+
+    def then_another(ref: JobRef) -> bool:
+        submit(store, next(numbers), accepted_at=clock.wall() + 1)
+        return cancel(ref)
+
+    client._cancel_waiting = then_another
+    assert await client.purge("default") == 1
+    later = JobRef("default", job_id_of(0x10B))
+    assert [job_store(store).status(ref).state for ref in (before, later)] == ["cancelled", "queued"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app import keys
+from serve_app import job_queue, keys
 from serve_app.job_queue import JobQueue, chosen, fair_order
 from serve_app.jobs import JobRef, Marker, marker_of
 from serve_app.storage import MemoryStore
@@ -110,3 +110,33 @@ def test_all_replicas_choose_the_same_one_and_choices_are_even():
     assert all(60 < [*before.values()].count(name) < 140 for name in names)
     after = {ref: chosen(ref, ["a", "b", "c"]) for ref in refs}
     assert all(after[ref] == name for ref, name in before.items() if name != "d")
+
+
+@pytest.mark.parametrize("place", [0, 5, 9])
+def test_a_name_that_is_no_marker_hides_nothing_behind_the_first_page(monkeypatch, place):
+    """Of a newer version, or of nobody: a page that tells of fewer jobs for it is followed by the next all the same."""
+    monkeypatch.setattr(job_queue, "SWEEP_PAGE", 10)
+    store = MemoryStore()
+    refs = [submit(store, 0x10 * number + 0xA, accepted_at=1.0 + number) for number in range(35)]
+    foreign = marker_of(job_request(accepted_at=1.0 + place)).name
+    store.put(f"pending/a/{foreign}.of-a-newer-version", b"", content_type="text/plain")
+    queue, seen = JobQueue(job_store(store), "a"), set()
+    for _ in range(3):
+        queue.look("a")
+        seen |= {each.ref for each in queue}
+    assert seen == {*refs}
+
+
+def test_the_looks_behind_the_first_page_begin_anew_at_its_end():
+    """Markers of an older version among them, whose names say more than their keys: all are seen, again and again."""
+    store = MemoryStore()
+    refs = [JobRef(tenant="default", job_id=job_id_of(0x10 * number + 0xA)) for number in range(2500)]
+    for ref in refs:
+        store.put(f"pending/a/{ref.job_id}.default", b"", content_type="text/plain")
+    queue = JobQueue(job_store(store), "a")
+    for _ in range(2):
+        seen: list[JobRef] = []
+        for _ in range(2):
+            queue.look("a")
+            seen += [each.ref for each in queue]
+        assert {*seen} == {*refs}

@@ -121,11 +121,30 @@ async def test_a_unit_that_is_another_now_is_spoken_anew(store, change):
     assert sorted(await restored(store, units)) == [1]
 
 
-async def test_another_model_version_speaks_everything_anew(store):
-    """Units of two versions never share a job's audio."""
-    await spoken(store, 2, of=2)
-    other = LONG.model_copy(update={"speech": replace(LONG.speech, model_version="f5 v2")})
-    assert await restored(store, [unit_of(LONG, 0), unit_of(LONG, 1)], other) == {}
+async def test_what_another_version_spoke_is_replaced(store):
+    """A unit that was outdated is kept again as it is spoken now, and is restored so; how far the run is says less."""
+    await spoken(store, 3, of=4)
+    made = KeptProgress(store, LONG, 2, (), Clock())
+    units = [unit_of(LONG, index) for index in range(4)]
+    assert sorted(await made.planned(units)) == [0, 1, 2]
+    made.outdated([0, 2])
+    assert made.done == 1
+    await made.spoken(units[0], SpokenUnit(2 * samples_of(units[0]), "f5 v2"))
+    await made.flush()
+    found = await restored(store, units)
+    assert [found[index].made_by for index in range(3)] == ["f5 v2", "f5 v1", "f5 v1"]
+    assert found[0].audio.tobytes() == (2 * samples_of(units[0])).tobytes()
+
+
+async def test_what_was_outdated_before_it_was_written_is_not_written(store):
+    made = KeptProgress(store, LONG, 1, (), Clock())
+    units = [unit_of(LONG, index) for index in range(4)]
+    await made.planned(units)
+    for unit in units[:2]:
+        await made.spoken(unit, SpokenUnit(samples_of(unit), "f5 v1"))
+    made.outdated([0])
+    await made.flush()
+    assert sorted(await restored(store, units)) == [1]
 
 
 async def test_how_it_is_batched_makes_no_other_unit(store):

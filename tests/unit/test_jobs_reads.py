@@ -5,11 +5,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from serve_app.jobs import JobStore
-from serve_app.storage import MemoryStore
+from serve_app.errors import JobExpired, ObjectNotFound
+from serve_app.jobs import Collector, JobStore
+from serve_app.storage import MemoryStore, Page
 from tests.support.deadline import DEADLINE_S
 from tests.support.interleaving import Hooked
 from tests.support.jobs import JOB_ID, REF, Clock, job_outcome, job_request, job_store
@@ -124,3 +126,68 @@ def test_request_and_outcome_are_read_side_by_side():
         hooked = Hooked(store, lambda operation, _: both.wait() if operation == "get" else None)
         status = JobStore(hooked, wall_clock=Clock().wall, pool=pool).status(REF)
     assert (status.state, status.request, status.outcome) == ("completed", job_request(), job_outcome("completed"))
+
+
+def between(act, name: str) -> tuple[MemoryStore, Hooked]:
+    """A store, and another way into it on which `act` happens once: before what has a key that ends so is read."""
+    store = MemoryStore()
+
+    def hook(operation: str, key: str) -> None:
+        if operation != "list" and key.endswith(name) and not done:
+            done.append(True)
+            act(store)
+
+    done: list[bool] = []
+    return store, Hooked(store, hook)
+
+
+@pytest.mark.parametrize("name", ["request.v1.json", "completed.v1.json"])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_job_that_is_removed_while_it_is_read_is_gone(name, exclusive):
+    """Its records go between the listing and the read: 410, not that the store lacks an object."""
+    kept_s = 1000.0
+    clock = Clock()
+
+    def remove(store: MemoryStore) -> None:
+        later = Clock()
+        later.now = kept_s + 1
+        Collector(store, later.wall).collect("a")
+
+    store, hooked = between(remove, name)
+    job_store(store).submit(job_request())
+    outcome = job_outcome("completed", expires_at=Clock().wall() + kept_s)
+    job_store(store).settle(job_request(), job_store(store).finish(outcome))
+    with pytest.raises(JobExpired):
+        job_store(hooked, clock, exclusive=exclusive).status(REF)
+
+
+def test_what_is_not_there_for_good_is_said_to_be_missing():
+    """An outcome whose record cannot be found however often is looked: that is no job that was removed."""
+    store = MemoryStore()
+    job_store(store).submit(job_request())
+
+    class Lists(MemoryStore):
+        def list(self, prefix, *, after="", limit=1000):
+            page = super().list(prefix, after=after, limit=limit)
+            ended = replace(page.items[0], key=f"jobs/a/{JOB_ID}/failed.v1.json")
+            return Page([*page.items, ended], None)
+
+    lists = Lists()
+    lists._objects = store._objects
+    with pytest.raises(ObjectNotFound):
+        job_store(lists).status(REF)
+
+
+def test_a_job_that_is_retried_while_its_ttl_ends_it_waits():
+    """Another has ended it, a client has it run again, and then the first would: it reads anew, and is no conflict."""
+    clock = Clock()
+
+    def end_and_retry(store: MemoryStore) -> None:
+        jobs = job_store(store, clock)
+        assert jobs.status(REF).state == "expired"
+        assert jobs.retry(REF).state == "queued"
+
+    store, hooked = between(end_and_retry, "request.v1.json")
+    job_store(store).submit(job_request(ttl_s=150.0))
+    clock.now = 60.0
+    assert job_store(hooked, clock).status(REF).state == "queued"

@@ -77,11 +77,11 @@ async def test_only_stored_voices_are_asked_for():
 
 
 async def test_speech_says_what_made_it():
-    """By its units where they agree, and nothing where a replica of another version spoke one of them."""
+    """By its units where they agree, and nothing where one was made in another precision."""
     synthesizer = Synthesizer()
     synthesizer.gate.set()
     assert (await speaker(synthesizer).speak(request(3))).made_by == "m 1"
-    synthesizer.makers[1] = "m 2"
+    synthesizer.makers[1] = "m 1 float16"
     assert (await speaker(synthesizer).speak(request(3))).made_by == ""
 
 

@@ -3,10 +3,9 @@
 import asyncio
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from serve_app.domain import SAMPLE_RATE_HZ, SpeechRequest, SpokenUnit, Unit
+from serve_app.domain import SpeechRequest, SpokenUnit, Unit
 from serve_app.engine.fake import FakeEngine
 from serve_app.errors import EngineError, StorageUnreachable
 from serve_app.speech import LOOK_AHEAD, NO_PROGRESS, Progress
@@ -20,15 +19,6 @@ async def speak_all(request: SpeechRequest, progress: Progress = NO_PROGRESS, **
     speech = await speaking.speak(request, progress)
     await service.close()
     return speech, [text for call in fake.calls for text in call]
-
-
-async def test_a_restored_unit_counts_for_what_made_the_speech():
-    """A unit of an older version among new ones is a disagreement, too."""
-    synthesizer = Synthesizer()
-    synthesizer.gate.set()
-    old = SpokenUnit(np.zeros(SAMPLE_RATE_HZ, np.float32), "m 0")
-    assert (await speaker(synthesizer).speak(request(3), Kept({2: old}))).made_by == ""
-    assert (await speaker(synthesizer).speak(request(1), Kept({0: old}))).made_by == "m 0"
 
 
 async def test_progress_sees_the_plan_and_each_unit():

@@ -238,3 +238,15 @@ def test_names_that_are_not_utf8_are_no_keys(store: DirectoryStore, root: Path) 
         pytest.skip("this filesystem takes UTF-8 names only")
     (root / "tea").touch()
     assert [info.key for info in store.list("").items] == ["tea"]
+
+
+def test_what_killed_writers_left_is_removed_at_the_next_start(store: DirectoryStore, root: Path) -> None:
+    """Not what somebody may be writing just now; and no objects, however old."""
+    store.put("a", b"one", content_type=TEXT)
+    for name in (".tmp/left", ".tmp/fresh", "old"):
+        (root / name).write_bytes(b"half")
+    for name in (".tmp/left", "old"):
+        os.utime(root / name, (1.0, 1.0))
+    again = DirectoryStore(root, UrlSigner(b"key"))
+    assert files_in(root / ".tmp") == ["fresh"]
+    assert [info.key for info in again.list("").items] == ["a", "old"]
