@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -17,16 +18,23 @@ from pathlib import Path
 
 import httpx
 
-from tests.chaos.bucket import read_bucket
+from tests.chaos.bucket import settled_bucket
 from tests.chaos.checker import Verdict, check
-from tests.chaos.cluster import DEAD_AFTER_S, JOBS_REPLICAS, MAX_RUNNING_JOBS, RayCluster, job_starts, running_cluster
+from tests.chaos.cluster import (
+    DEAD_AFTER_S,
+    MAX_RUNNING_JOBS,
+    RayCluster,
+    double_owners,
+    job_starts,
+    running_cluster,
+)
 from tests.chaos.faults import Injector
 from tests.chaos.history import History
 from tests.chaos.load import Load
 from tests.chaos.plan import KINDS, Fault, make_plan
 from tests.chaos.processes import Sessions
 from tests.chaos.report import Run, report, write_report
-from tests.chaos.store import KillableStore, running_store
+from tests.chaos.store import CONDITIONAL, KillableStore, running_store
 from tests.chaos.texts import expected_sha256
 from tests.support.running import until
 
@@ -37,9 +45,8 @@ NEXT_JOB_S = 300
 
 
 def main() -> int:
-    options = _options()
-    counts = {kind: getattr(options, _option(kind).replace("-", "_")) for kind in KINDS}
-    plan = make_plan(options.seed, options.jobs, counts, DEAD_AFTER_S)
+    options = options_of(sys.argv[1:])
+    plan = make_plan(options.seed, options.jobs, counts_of(options), DEAD_AFTER_S)
     for fault in plan:
         _say(f"plan: {fault}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -73,7 +80,7 @@ def _run(options: argparse.Namespace, plan: tuple[Fault, ...], folder: Path) -> 
             load.stop()
         _say(f"load took {load_s:.0f} s")
         verdict = _judge(history, cluster, store)
-        starts = job_starts(folder)
+        starts, doubles = job_starts(folder), double_owners(folder)
     history.close()
     problems = verdict.problems(full=options.full)
     run = Run(
@@ -85,6 +92,7 @@ def _run(options: argparse.Namespace, plan: tuple[Fault, ...], folder: Path) -> 
         reads=sum(event["event"] == "seen" for event in history.events),
         other_answers=load.other_answers,
         double_starts=sum(count - 1 for count in starts.values()),
+        double_owners=doubles,
     )
     text = report(run, verdict, problems)
     print(text, flush=True)
@@ -93,7 +101,13 @@ def _run(options: argparse.Namespace, plan: tuple[Fault, ...], folder: Path) -> 
     return problems
 
 
-def _options() -> argparse.Namespace:
+def counts_of(options: argparse.Namespace) -> dict[str, int]:
+    """How many faults of each kind were asked for."""
+    return {kind: getattr(options, _option(kind).replace("-", "_")) for kind in KINDS}
+
+
+def options_of(words: Sequence[str]) -> argparse.Namespace:
+    """What a command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=300, help="that must be acknowledged, at least")
@@ -104,7 +118,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep logs and store though all was well")
     for kind, meaning in KINDS.items():
         parser.add_argument(f"--{_option(kind)}", type=int, default=0, help=meaning)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def _option(kind: str) -> str:
@@ -141,8 +155,8 @@ def _judge(history: History, cluster: RayCluster, store: KillableStore) -> Verdi
     with httpx.Client(base_url=cluster.url, timeout=30) as client, ThreadPoolExecutor(READERS) as pool:
         finals = dict(zip(ids, pool.map(partial(_final, client), ids), strict=True))
     expected = expected_sha256((job["text"], job["seed"]) for job in acked)
-    bucket = read_bucket(store.client())
-    return check(history.events, finals, bucket, expected, JOBS_REPLICAS * MAX_RUNNING_JOBS)
+    bucket = settled_bucket(store.client())
+    return check(history.events, finals, bucket, expected, MAX_RUNNING_JOBS, conditional=CONDITIONAL)
 
 
 def _final(client: httpx.Client, job_id: str) -> str | None:

@@ -4,17 +4,19 @@
 
 A job is *lost* when the service or the bucket does not know it, *stuck* when it has no end after the last fault was
 long over, *wrong* when it ended as nobody asked for or with other audio than its text and seed give. A final state that
-was read may not change; *replaced* is the one change that is explained: an outcome that stands higher came later.
+was read may not change; *replaced* is the one change that is explained: an outcome that stands higher came later. A job
+is *unannounced* when no conditional put decided its outcome, *unsettled* when it has ended and its marker is left.
+*Progress* is any job completed, whichever.
 """
 
 import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.bucket import Stored
 from tests.chaos.history import Event
-from tests.chaos.plan import ENDS_RUNS, OUTAGES
+from tests.chaos.plan import ENDS_RUNS, KILLS, OUTAGES, STORE_OUTAGES
 
 __all__ = ["PROGRESS_S", "STATES", "Progress", "Verdict", "check", "percentile"]
 
@@ -26,13 +28,15 @@ PROGRESS_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Seconds from a fault until a job next completed; None where none did any more.
+    """Seconds from a fault until a job next completed, whatever was restarted meanwhile; None where none did any more.
 
-    `outage`: the store or the cluster was down meanwhile, by this fault or by another that came on top of it.
+    `since_up_s`: as much from when what the fault had stopped was up again. `outage`: the store or the cluster was down
+    meanwhile, by this fault or by another that came on top of it.
     """
 
     what: str
     seconds: float | None
+    since_up_s: float | None
     outage: bool
 
 
@@ -48,10 +52,13 @@ class Verdict:
     changed: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     two_outcomes: list[str] = field(default_factory=list)
+    unannounced: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
     conditional: bool = False
     reruns: int = 0
     reruns_allowed: int = 0
     given_back: int = 0
+    failed_runs: int = 0
     hasty: int = 0
     two_owners: int = 0
     unacked: int = 0
@@ -60,21 +67,25 @@ class Verdict:
 
     def problems(self, *, full: bool) -> list[str]:
         """What must not be. In the full form progress is judged by its p99, else by there being any."""
-        found = [f"{name}: {line}" for name in ("lost", "stuck", "wrong", "changed") for line in getattr(self, name)]
+        names = ("lost", "stuck", "wrong", "changed", "unsettled")
+        found = [f"{name}: {line}" for name in names for line in getattr(self, name)]
         if self.conditional:
+            found += [f"not announced though conditional puts are proven: {line}" for line in self.unannounced]
             found += [f"two outcomes though conditional puts are proven: {line}" for line in self.two_outcomes]
             found += [f"replaced though conditional puts are proven: {line}" for line in self.replaced]
         if self.reruns > self.reruns_allowed:
             found.append(f"{self.reruns} reruns, at most {self.reruns_allowed} are explained by kills")
         found += [f"no job completed after the fault {each.what}" for each in self.progress if each.seconds is None]
-        times = self.progress_times(outages=False)
+        times = self.times(KILLS, outages=False)
         if full and times and percentile(times, 0.99) > PROGRESS_S:
             found.append(f"p99 of progress after a fault is {percentile(times, 0.99):.1f} s, over {PROGRESS_S:.0f} s")
         return found
 
-    def progress_times(self, *, outages: bool) -> list[float]:
-        """Sorted, of the faults that are outages or of the others."""
-        return sorted(p.seconds for p in self.progress if p.seconds is not None and p.outage == outages)
+    def times(self, whats: Container[str], *, outages: bool = True, since_up: bool = False) -> list[float]:
+        """Seconds until progress after these faults, sorted; without `outages` not of those that met with one."""
+        chosen = [each for each in self.progress if each.what in whats and (outages or not each.outage)]
+        times = [each.since_up_s if since_up else each.seconds for each in chosen]
+        return sorted(seconds for seconds in times if seconds is not None)
 
 
 def check(
@@ -83,10 +94,13 @@ def check(
     bucket: Mapping[str, Stored],
     expected: Mapping[tuple[str, int], str],
     in_flight: int,
+    *,
+    conditional: bool = False,
 ) -> Verdict:
     """`finals`: the last state read of each acknowledged job, None for a 404. `expected`: sha256 by text and seed.
 
-    `in_flight`: jobs that run at once, which is how many a fault can make run again.
+    `in_flight`: jobs that one Jobs replica runs at once: so many a fault can make run again of each replica that it
+    takes (ENDS_RUNS). `conditional`: the store passes the service's probe, so each outcome must have been announced.
     """
     by_kind: dict[str, list[Event]] = defaultdict(list)
     for event in history:
@@ -96,7 +110,7 @@ def check(
         seen[event["id"]].append(event)
     audio = {event["id"]: event["sha256"] for event in by_kind["audio"]}
     may_be_cancelled = {event["id"] for event in by_kind["cancel"] if event["accepted"] is not False}
-    verdict = Verdict(acked=len(by_kind["acked"]))
+    verdict = Verdict(acked=len(by_kind["acked"]), conditional=conditional)
     for event in by_kind["unknown"]:
         verdict.lost.append(f"{event['id']}: 404 at {event['at']:.3f}")
     for job in by_kind["acked"]:
@@ -114,7 +128,7 @@ def check(
         _check_end(verdict, job_id, final, stored, sha256, audio.get(job_id), job_id in may_be_cancelled)
     _count(verdict, by_kind["acked"], bucket)
     faults = by_kind["fault"]
-    verdict.reruns_allowed = in_flight * sum(fault["what"] in ENDS_RUNS for fault in faults)
+    verdict.reruns_allowed = in_flight * sum(ENDS_RUNS.get(fault["what"], 0) for fault in faults)
     verdict.progress = _progress(faults, bucket.values())
     return verdict
 
@@ -151,9 +165,14 @@ def _count(verdict: Verdict, acked: Sequence[Event], bucket: Mapping[str, Stored
     for job_id, stored in bucket.items():
         if len(stored.outcomes) > 1:
             verdict.two_outcomes.append(f"{job_id}: {', '.join(stored.outcomes)}")
+        if stored.outcomes and not stored.conditional:
+            verdict.unannounced.append(f"{job_id}: {', '.join(stored.outcomes)}")
+        if stored.outcomes and stored.pending:
+            verdict.unsettled.append(f"{job_id}: {', '.join(stored.outcomes)}, and its marker is left")
         verdict.conditional |= stored.conditional
         verdict.reruns += max(0, stored.runs - 1 - stored.given_back)
         verdict.given_back += stored.given_back
+        verdict.failed_runs += stored.failed
         verdict.hasty += stored.hasty
         verdict.two_owners += stored.owners > 1
     for job in acked:
@@ -169,11 +188,16 @@ def _progress(faults: Sequence[Event], stored: Iterable[Stored]) -> list[Progres
     outages = [(fault["at"], fault["healed"]) for fault in faults if fault["what"] in OUTAGES]
     found = []
     for fault in sorted(faults, key=lambda fault: fault["at"]):
-        place = bisect.bisect_right(ends, fault["at"])
-        end = ends[place] if place < len(ends) else None
-        down = any(began <= (end or began) and healed >= fault["at"] for began, healed in outages)
-        found.append(Progress(fault["what"], None if end is None else end - fault["at"], down))
+        at, healed = fault["at"], fault["healed"]
+        end, up = (_next(ends, each) for each in (healed if fault["what"] in STORE_OUTAGES else at, healed))
+        down = any(began <= (end or began) and over >= at for began, over in outages)
+        found.append(Progress(fault["what"], end and end - at, up and up - healed, down))
     return found
+
+
+def _next(ends: Sequence[float], after: float) -> float | None:
+    place = bisect.bisect_right(ends, after)
+    return ends[place] if place < len(ends) else None
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

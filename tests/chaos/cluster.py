@@ -26,6 +26,7 @@ __all__ = [
     "JOBS_REPLICAS",
     "MAX_RUNNING_JOBS",
     "RayCluster",
+    "double_owners",
     "job_starts",
     "running_cluster",
 ]
@@ -36,7 +37,7 @@ CPUS = {"head": 3, "more": 4}
 """Each replica asks for one, so the six of them need both nodes, and the death of either is felt."""
 
 START_S = 180
-NODE_ATTEMPTS = 3
+NODE_ATTEMPTS = 6
 TITLES = {
     "jobs": "ray::ServeReplica:speech:Jobs",
     "synthesizer": "ray::ServeReplica:speech:preview",
@@ -47,6 +48,7 @@ TITLES = {
 REPLACED = ("jobs", "ingress", "synthesizer")
 
 JOB_ID = re.compile(r'"job_id": "([0-9a-f-]{36})"')
+TAKEN = re.compile(r'"event": "run_stopped"|"event": "job_finished".*"own": false')
 HEARTBEAT_S, DEAD_AFTER_S, SWEEP_S, MAX_RUNS = 0.5, 2.0, 0.5, 20
 
 
@@ -129,7 +131,8 @@ class RayCluster:
             return False
 
     def _start_node(self, kind: str) -> None:
-        """Again, where other processes keep it from starting within the 30 s that Ray has for it."""
+        """Again, where other processes keep it from starting: Ray gives a node 30 s, and its raylet ends by itself when
+        the agent beside it has not said its port after 15 s; neither can be set."""
         for attempt in range(1, NODE_ATTEMPTS + 1):
             try:
                 self._try_to_start_node(kind)
@@ -193,11 +196,19 @@ def running_cluster(folder: Path, store_environment: Mapping[str, str], sessions
 
 def job_starts(folder: Path) -> Counter[str]:
     """How often each job was started, by what the replicas logged in every Ray that this run had."""
-    starts: Counter[str] = Counter()
+    started = (line for line in _logged(folder) if '"job_started"' in line)
+    return Counter(found[1] for line in started if (found := JOB_ID.search(line)))
+
+
+def double_owners(folder: Path) -> int:
+    """Runs whose replica saw, in the run or at its end, that another had taken the job over and it had not known."""
+    return sum(bool(TAKEN.search(line)) and '"state": "cancelled"' not in line for line in _logged(folder))
+
+
+def _logged(folder: Path) -> Iterator[str]:
     for path in folder.glob("ray/session_2*/logs/worker-*.err"):
         with path.open(errors="replace") as lines:
-            starts.update(found[1] for line in lines if '"job_started"' in line and (found := JOB_ID.search(line)))
-    return starts
+            yield from lines
 
 
 def _config(http_port: int) -> dict[str, Any]:

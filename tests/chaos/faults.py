@@ -20,6 +20,9 @@ __all__ = ["Injector"]
 VICTIM_WITHIN_S = 120
 SLOW_S = 0.25
 OLDER_JOBS = 3
+AWAKE_S = 2.0
+"""A replica that was paused is left alone so long, twice `watch_s`: it goes on as if its jobs were still its own, and
+finds out. Were it killed by the next fault at once, a pause would be no more than a kill."""
 
 
 class Injector:
@@ -78,6 +81,7 @@ class Injector:
         while not kill(pid := self._victim(fault), signal.SIGSTOP):
             pass
         self._healing(fault, pid, lambda: self._lasting(fault.lasts_s, lambda: kill(pid, signal.SIGCONT)))
+        self._lasting(AWAKE_S)
 
     def _update(self, fault: Fault) -> None:
         for number in range(OLDER_JOBS):
@@ -90,7 +94,7 @@ class Injector:
         pids = until(lambda: self._cluster.pids(part), f"a victim: {part}", VICTIM_WITHIN_S)
         return pids[int(fault.draw * len(pids))]
 
-    def _lasting(self, seconds: float, end: Callable[[], object]) -> None:
+    def _lasting(self, seconds: float, end: Callable[[], object] = lambda: None) -> None:
         threading.Event().wait(seconds)  # the fault's own length, not a wait for anything
         end()
 

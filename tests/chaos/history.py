@@ -2,7 +2,7 @@
 
     acked   id text seed               the service answered 200 with an id
     cancel  id accepted                a cancel was sent; `accepted` None where its answer is not known
-    seen    id sent at state           `state` was read: asked at `sent`, answered at `at`
+    seen    id sent at state           `state` was read, by /status or /cancel: asked at `sent`, answered at `at`
     unknown id sent at                 a 404 for an acknowledged id
     audio   id sha256                  what lies behind `output.audio_url`
     fault   index kind what victim     at `at`; `healed` is when what was killed had been started again

@@ -134,12 +134,15 @@ class Load:
             return self._sent
 
     def _cancel(self, client: httpx.Client, job_id: str) -> None:
+        sent = time.time()
         answer = _answer(lambda: client.post(f"/cancel/{job_id}"))
         if answer is not None and answer.status_code in (404, 405) and _is_ours(answer):
             self.can_cancel = False  # this version has no such call
             return
         accepted = None if answer is None or answer.status_code >= 500 else answer.status_code == 200
         self._history.add("cancel", id=job_id, accepted=accepted)
+        if answer is not None and accepted:  # it says how the job stands, and is held to it as any other answer
+            self._history.add("seen", id=job_id, sent=sent, state=answer.json()["status"])
 
     def _watch(self, client: httpx.Client, dice: random.Random) -> None:
         if self._read_audio():

@@ -4,7 +4,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ENDS_RUNS", "KINDS", "OUTAGES", "Fault", "make_plan"]
+from tests.chaos.cluster import JOBS_REPLICAS
+
+__all__ = ["ENDS_RUNS", "KILLS", "KINDS", "OUTAGES", "STORE_OUTAGES", "Fault", "make_plan"]
 
 KINDS = {
     "replica": "kill -9 of a Synthesizer or Jobs replica",
@@ -22,11 +24,18 @@ KINDS = {
 REPLICAS = ("jobs", "synthesizer")
 """Killed as often as each other."""
 
-ENDS_RUNS = frozenset({"jobs", "node", "cluster", "store", "cut", "pause", "update"})
-"""By `Fault.what`: those after which a job that ran may be run again."""
+ENDS_RUNS = {"jobs": 1, "pause": 1} | dict.fromkeys(("node", "cluster", "store", "cut", "update"), JOBS_REPLICAS)
+"""By `Fault.what`: of how many Jobs replicas the runs may be repeated after it. A node may hold all of them. Without a
+store no heartbeat comes, so each may take the others for dead. An update lets runs go, but Serve kills what is slow."""
+
+KILLS = frozenset({"jobs", "synthesizer", "ingress", "actor", "controller", "node"})
+"""Those that leave a cluster and a store, so that jobs can complete meanwhile."""
 
 OUTAGES = frozenset({"cluster", "store", "cut"})
 """Nothing can make progress until these are over, so they are told apart."""
+
+STORE_OUTAGES = frozenset({"store", "cut"})
+"""Nothing is kept until these are over, whatever time an outcome has that is written then."""
 
 FIRST, LAST = 0.05, 0.92
 """Share of the jobs before the first fault and before the last, so that there is load before and after each."""

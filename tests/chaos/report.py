@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.chaos.checker import Verdict, percentile
-from tests.chaos.plan import KINDS, Fault
+from tests.chaos.checker import PROGRESS_S, Verdict, percentile
+from tests.chaos.plan import KILLS, KINDS, OUTAGES, Fault
 from tests.support.running import ROOT
 
 __all__ = ["Run", "report", "write_report"]
@@ -31,6 +31,7 @@ class Run:
     reads: int
     other_answers: Mapping[str, int]
     double_starts: int  # by the log: two owners that begin at once may write one record
+    double_owners: int
 
 
 def report(run: Run, verdict: Verdict, problems: Sequence[str]) -> str:
@@ -61,20 +62,38 @@ def report(run: Run, verdict: Verdict, problems: Sequence[str]) -> str:
         f"{len(verdict.replaced)} replaced by a higher one",
         "jobs with two outcomes": f"{len(verdict.two_outcomes)} (conditional puts "
         f"{'proven' if verdict.conditional else 'not used'})",
+        "ended jobs whose outcome no conditional put decided": len(verdict.unannounced),
+        "ended jobs whose marker was left": len(verdict.unsettled),
         "runs that another replica repeated": f"{verdict.reruns}, at most {verdict.reruns_allowed} are explained by "
         f"kills; {verdict.two_owners} jobs had two owners",
         "of these, begun too soon for a death to be noticed": f"{verdict.hasty}: two replicas took one job at once",
         "starts of a job beyond its first, by the logs": run.double_starts,
         "runs that their own replica gave back": verdict.given_back,
+        "runs that found, by the logs, that another replica had taken the job": run.double_owners,
+        "runs that failed": verdict.failed_runs,
     }
     lines = [HEADING, "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
     lines += ["| fault | is | count | until a job completed: p50, p99, longest |", "|---|---|---|---|"]
     for what, count in sorted(kinds.items()):
         times = sorted(p.seconds for p in verdict.progress if p.what == what and p.seconds is not None)
         lines.append(f"| {what} | {_described(what)} | {count} | {_times(times)} |")
-    lines += ["", f"All faults that leave a store and a cluster: {_times(verdict.progress_times(outages=False))}.", ""]
+    lines += ["", *_progress(verdict), ""]
     lines += ["Passed." if not problems else "Failed:", *(f"- {problem}" for problem in problems[:50])]
     return "\n".join(lines) + "\n"
+
+
+def _progress(verdict: Verdict) -> list[str]:
+    """Outages by themselves: there the time from the kill has the restart in it."""
+    kills, with_outages = verdict.times(KILLS, outages=False), verdict.times(KILLS)
+    left_out = len(with_outages) - len(kills)
+    outages, since_up = verdict.times(OUTAGES), verdict.times(OUTAGES, since_up=True)
+    return [
+        f"- Kills of {', '.join(sorted(KILLS))}, which are held to {PROGRESS_S:.0f} s at p99: {_times(kills)}. "
+        f"With the {left_out} on which an outage came before a job completed: {_times(with_outages)}.",
+        f"- Outages, {', '.join(sorted(OUTAGES))}: {_times(outages)} from the fault, its restart included; "
+        f"{_times(since_up)} from when what was down was up again.",
+        f"- All faults: {_times(verdict.times({*KINDS, *KILLS}))}.",
+    ]
 
 
 def write_report(path: Path, text: str) -> None:

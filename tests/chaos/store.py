@@ -23,9 +23,12 @@ from tests.support.running import free_port
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["BUCKET", "KillableStore", "running_store"]
+__all__ = ["BUCKET", "CONDITIONAL", "KillableStore", "running_store"]
 
 BUCKET = "speech"
+CONDITIONAL = True
+"""SeaweedFS passes `storage.conditions_hold`, so here the service has to decide each end by a conditional put."""
+
 REGION = "us-east-1"
 SERVERS = ("master", "volume", "filer", "s3", "admin")
 READY_WITHIN_S = 60.0

@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: a few faults of every kind under some hundred jobs, in some minutes.
+"""The short form of `make chaos`: a fault of every kind, or two, under some hundred jobs, in some minutes.
 
 `make chaos-short` runs it alone.
 """
@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from tests.chaos.__main__ import counts_of, options_of
+from tests.chaos.cluster import DEAD_AFTER_S
+from tests.chaos.plan import KINDS, make_plan
 from tests.chaos.processes import commands
 from tests.support.running import ROOT, environment
 
@@ -23,15 +26,24 @@ COUNTS = {
     "cuts": 1,
     "slows": 1,
     "pauses": 1,
+    "updates": 1,
 }
-JOBS, SEED, WITHIN_S = 120, 3, 600
+JOBS, SEED, WITHIN_S = 120, 3, 900
+OPTIONS = [f"--seed={SEED}", f"--jobs={JOBS}", *(word for name, n in COUNTS.items() for word in (f"--{name}", str(n)))]
 
 
-@pytest.mark.timeout(660)
+def test_the_short_form_has_a_fault_of_each_kind():
+    """A rolling update and a paused Jobs replica are among them, and each comes while jobs are sent."""
+    options = options_of(OPTIONS)
+    plan = make_plan(options.seed, options.jobs, counts_of(options), DEAD_AFTER_S)
+    assert {fault.kind for fault in plan} == KINDS.keys()
+    assert all(0 < fault.after_jobs < JOBS for fault in plan)
+
+
+@pytest.mark.timeout(960)
 def test_no_job_is_lost_wrong_or_stuck():
     """Whatever dies: every acknowledged job ends once, with the right audio, and no process is left behind."""
-    options = [word for name, count in COUNTS.items() for word in (f"--{name}", str(count))]
-    command = [sys.executable, "-m", "tests.chaos", f"--seed={SEED}", f"--jobs={JOBS}", *options]
+    command = [sys.executable, "-m", "tests.chaos", *OPTIONS]
     if shutil.which("setpriv"):
         command = ["setpriv", "--pdeathsig", "TERM", *command]  # pytest-timeout ends Python without any clean-up
     run = subprocess.Popen(
