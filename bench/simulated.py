@@ -23,6 +23,7 @@ from ray.serve import Application
 from bench.no_op import NO_OP
 from serve_app import app, logs
 from serve_app.deployments.jobs import Jobs
+from serve_app.deployments.priority import work_behind_the_ingress
 from serve_app.deployments.synthesizer import Synthesizer
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpokenUnit, Unit
@@ -110,6 +111,7 @@ class SimulatedSynthesizer(Synthesizer):
 
     def __init__(self, model: ModelSettings, store: ObjectStore, voices: VoiceCacheArgs, log_level: str) -> None:
         logs.configure(log_level)
+        work_behind_the_ingress()
         self._calls = Calls(os.environ.get(CALLS))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._service = SynthesisService(SimulatedEngine(), voices.client(store), model.name, executor=self._thread)
@@ -212,7 +214,6 @@ def serving(
     calls.mkdir(exist_ok=True)
     extra = {
         "PYTHONPATH": str(ROOT),
-        "RAY_worker_niceness": "0",  # Ray's own 15 would put the service behind whoever calls it
         "RAY_USAGE_STATS_ENABLED": "0",
         CALLS: str(calls),
     }

@@ -4,8 +4,8 @@
     -> entries, merged in order -> what each says: in `open` alone, queued; in an outcome's list alone, that
     -> all others are asked one by one: begun and not ended, retried, or left in a list by a crash
 
-So a page over jobs that wait costs six listings, however many they are. A page heals what it comes across: entries that
-a crash left, and a job that waits without a marker.
+So a page over jobs that wait costs six listings, however many they are, and equal pages that are asked for at once
+share them. A page heals what it comes across: entries that a crash left, and a job that waits without a marker.
 """
 
 import threading
@@ -19,6 +19,7 @@ from functools import partial
 from cachetools import TTLCache
 
 from serve_app import logs
+from serve_app.coalescing import Coalesced
 from serve_app.domain import JobState
 from serve_app.jobs import OUTCOMES, RETRYABLE, Entry, JobLists, JobRef, JobStore, ListName, Part
 from serve_app.storage import ObjectStore
@@ -86,6 +87,7 @@ class JobPages:
     ) -> None:
         self._jobs = jobs
         self._lists = JobLists(store)
+        self._listings = Coalesced[Part]()
         self._pool = pool
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
@@ -129,7 +131,10 @@ class JobPages:
         return _Window(ordered, parts, listed, ends if len(entries) <= limit else ordered[-1].name)
 
     def _parts(self, tenant: str, names: Collection[ListName], after: str, limit: int) -> dict[ListName, Part]:
-        ask = partial(self._lists.part, tenant, after=after, limit=limit)
+        def ask(name: ListName) -> Part:
+            listing = partial(self._lists.part, tenant, name, after=after, limit=limit)
+            return self._listings.call((tenant, name, after, limit), listing)
+
         return dict(zip(names, self._pool.map(ask, names), strict=True))
 
     def _states(self, tenant: str, window: _Window) -> Sequence[JobState | None]:

@@ -27,10 +27,11 @@ import yaml
 
 from serve_app.settings import LOOPBACK_NAMES
 
-__all__ = ["SERVE_PATIENCE", "local_url", "main"]
+__all__ = ["RAY_SETTINGS", "local_url", "main"]
 
-# Serve's own limits, which end a service that a slow or failing machine would still have brought up.
-SERVE_PATIENCE = {
+# Where Ray's and Serve's own defaults are wrong for a service on one machine, slow or failing as it may be.
+RAY_SETTINGS = {
+    "RAY_worker_niceness": "0",  # of 15: behind everything else on the machine; see `deployments.priority`
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1000",  # of 3: as many kills in an update would end a deployment for good
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",  # of 5: after three of them a first start of `serve run` has failed
 }
@@ -93,7 +94,7 @@ def _ray() -> Iterator[tuple[str, str]]:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # bind loopback, not all addresses
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # equal lines of two replicas are two events
-    for name, value in SERVE_PATIENCE.items():
+    for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     _private_token(Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")))
     import ray  # reads the variables above when it is imported

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_app import logs
 from serve_app.api.job_forms import job_form
 from serve_app.deployments.handles import SynthesizerHandle
+from serve_app.deployments.priority import work_behind_the_ingress
 from serve_app.deployments.threads import wait_in_threads
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.job_runner import JobRunner, RunnerSettings
@@ -44,6 +45,7 @@ class Jobs:
         sender: WebhookSender,
     ) -> None:
         logs.configure(args.log_level)
+        work_behind_the_ingress()
         wait_in_threads()
         self._drain_s = max(0.0, args.jobs.graceful_shutdown_timeout_s - STOP_MARGIN_S)
         settings = RunnerSettings(

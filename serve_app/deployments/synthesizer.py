@@ -10,6 +10,7 @@ from typing import Any
 from env_setup.guard import pip_guard
 from serve_app import logs
 from serve_app.deployments.metrics import RayMetrics
+from serve_app.deployments.priority import work_behind_the_ingress
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.domain import SpokenUnit, Unit
 from serve_app.errors import ModelLoadFailed
@@ -29,6 +30,7 @@ class Synthesizer:
 
     def __init__(self, model: ModelSettings, store: ObjectStore, voices: VoiceCacheArgs, log_level: str) -> None:
         logs.configure(log_level)
+        work_behind_the_ingress()
         logs.event("replica_starting", model=model.name, python=sys.executable, **_packages())
         os.environ.update(pip_guard())  # whatever is imported below can install nothing
         node = NodeSettings.from_environment(os.environ)

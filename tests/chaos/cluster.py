@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
-from serve_app.launcher import SERVE_PATIENCE
+from serve_app.launcher import RAY_SETTINGS
 from tests.chaos.node import STARTED
 from tests.chaos.processes import Process, Sessions, members, title
 from tests.support.running import ROOT, environment, free_port, until
@@ -73,9 +73,8 @@ class RayCluster:
             RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
             RAY_USAGE_STATS_ENABLED="0",
             RAY_DEDUP_LOGS="0",
-            **SERVE_PATIENCE,
+            **RAY_SETTINGS,
             RAY_prestart_worker_first_driver="0",
-            RAY_worker_niceness="0",  # Ray's own 15 would starve replicas beside other tests, and stop heartbeats
         )
         self._config = folder / "deploy.yaml"
         self._config.write_text(yaml.safe_dump(_config(self._http_port)))

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from serve_app.audio import decode
-from serve_app.launcher import SERVE_PATIENCE
+from serve_app.launcher import RAY_SETTINGS
 from tests.support.deadline import DEADLINE_S
 from tests.support.dockerfile import Ignore, ScratchImage, instructions, of_target
 from tests.support.running import ROOT, STOP_S, environment, free_port, running, until
@@ -100,10 +100,10 @@ def test_uv_is_the_makefiles():
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_serve_is_as_patient_as_with_make_run(target: str):
-    """The limits of Serve that the launcher raises are raised in the image too, which starts Serve without it."""
+def test_ray_is_set_as_with_make_run(target: str):
+    """What the launcher sets of Ray and Serve is set in the image too, which starts Serve without it."""
     set_here = [i.value for i in of_target(DOCKERFILE, target) if i.keyword == "ENV"]
-    missing = [f"{k}={v}" for k, v in SERVE_PATIENCE.items() if not any(f"{k}={v}" in value for value in set_here)]
+    missing = [f"{k}={v}" for k, v in RAY_SETTINGS.items() if not any(f"{k}={v}" in value for value in set_here)]
     assert missing == []
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from env_setup.wheels import sha256_of
-from serve_app.launcher import SERVE_PATIENCE
+from serve_app.launcher import RAY_SETTINGS
 from tests.support.deadline import DEADLINE_S
 from tests.support.http_servers import serving_files
 from tests.support.running import ROOT, RunningService, environment, free_port, running, until
@@ -159,7 +159,7 @@ def deploy(folder: Path) -> Iterator[tuple[Deploy, str]]:
     port = free_port()
     env = environment(RAY_TMPDIR=str(folder), DATA_DIR=str(folder / "data"), RAY_AUTH_MODE="token")
     env |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": str(ROOT)}
-    env |= SERVE_PATIENCE | {
+    env |= RAY_SETTINGS | {
         "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "2"
     }  # of a start that fails; make run waits for as many
     command = [str(LEAN), "-m", "tests.support.deploying", str(port)]
