@@ -32,8 +32,9 @@ those between are one listing."""
 AT_ONCE = 16
 PURGED = 200
 """Jobs that a purge holds in memory."""
-UNASKED_S = 10.0
-"""What was seen of the queue is no answer any more when nobody has asked for it for so long."""
+POSITION_UNASKED_S, COUNT_UNASKED_S = 60.0, 10.0
+"""What was seen of the queue is no answer any more when nobody has asked for it for so long. A count is for machines,
+that ask seldom and act on it."""
 LAST = Marker(JobRef("", "~"), accepted_ms=2**48, low_priority=True)
 """Behind all jobs, whichever they are."""
 KEPT_BYTES = 16 * 1024 * 1024
@@ -145,15 +146,15 @@ class JobClient:
 
     async def position(self, status: JobStatus) -> int | None:
         """Of a queued job: 1 is the next; what is being spoken counts as before it. None for any other."""
-        return await self._view().position(status.marker) if status.state == "queued" else None
+        return await self._view(POSITION_UNASKED_S).position(status.marker) if status.state == "queued" else None
 
     async def unended(self) -> int:
         """Jobs of all tenants that wait or are being spoken, as far as the view of the queue reaches."""
-        return await self._view().position(LAST) - 1
+        return await self._view(COUNT_UNASKED_S).position(LAST) - 1
 
-    def _view(self) -> QueueView:
+    def _view(self, unasked_s: float) -> QueueView:
         """A new one after a silence: the first answer of the old one would be as old as that."""
-        if self._clock() - self._asked_at >= UNASKED_S:
+        if self._clock() - self._asked_at >= unasked_s:
             self._queue = QueueView(self._jobs, self._clock)
         self._asked_at = self._clock()
         return self._queue

@@ -34,7 +34,7 @@ with one idempotency key may leave one that nobody else takes away."""
 WINDOW = 20
 """Entries of each list that are looked at together, at least, however few are asked for."""
 REMEMBERED = 10_000
-BEGUN_AGE_S = 1.0
+BEGUN_AGE_S = 5.0
 """How old it may be what a page says of a job that was begun and is in no outcome's list: in progress, or queued again.
 Each such job is asked for by a listing of its own."""
 FIRST: frozenset[ListName] = frozenset(("open", "begun"))

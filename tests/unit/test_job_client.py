@@ -158,7 +158,7 @@ async def test_what_waits_is_counted_without_any_runner(store):
     assert await client.unended() == 2
     submit(store, 3, accepted_at=2.0**38)
     assert await client.unended() == 2
-    clock.now += job_client.UNASKED_S
+    clock.now += job_client.COUNT_UNASKED_S
     assert await client.unended() == 3
 
 
