@@ -1,13 +1,12 @@
 """Which Jobs replicas live: each writes one object now and then, and the others watch whether it still changes.
 
 A replica is dead when its heartbeat's etag has not changed for `dead_after_s` on the *observer's* monotonic clock,
-so no two machines' clocks are compared; and a look that is old says nothing of now. Whoever cannot beat itself judges
-nobody by that time: where the store did not answer, or a machine stood still, the others could not beat either. Methods
-block on the store: async callers run them in a thread.
+so no two machines' clocks are compared; and a look that is old says nothing of now. Time in which the observer could
+not beat itself hardly counts: where the store did not answer, or a machine stood still, the others could not beat
+either. Methods block on the store: async callers run them in a thread.
 """
 
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Set
@@ -23,9 +22,10 @@ __all__ = ["Counters", "Heartbeats", "Liveness"]
 
 KEPT_S = 86_400
 """By two machines' wall clocks, so far beyond any difference between them."""
-LONGEST_GAP = 0.5
-"""Of `dead_after_s`: what may lie between two of a replica's own beats for it to judge the others by that time. So they
-had the other half to beat in, which is more than `heartbeat_s`: that is a third at most."""
+LONGEST_GAP = 0.25
+"""Of `dead_after_s`: what counts of the time between two of a replica's own beats, at most. `heartbeat_s` is a third at
+most, so one that beats again within that after an outage was silent for 1/3 + 1/4 + 1/3 of it: it lives. And where each
+beat takes long, the dead are found all the same, later."""
 REMEMBERED = 10_000
 """Replicas of which it is known since when they are silent, the last that were asked for: far more than ever live."""
 
@@ -53,18 +53,36 @@ class Liveness:
         self._lock = threading.Lock()
         self._seen: LRUCache[str, tuple[str | None, float]] = LRUCache(REMEMBERED)
 
-    def is_dead(
-        self, name: str, beat: str | None, looked_at: float | None = None, *, counts_from: float = -math.inf
-    ) -> bool:
-        """`beat` is what the heartbeat looked like (None: there is none) at `looked_at`, by default now. Silence before
-        `counts_from` says nothing."""
+    def is_dead(self, name: str, beat: str | None, looked_at: float | None = None) -> bool:
+        """`beat` is what the heartbeat looked like (None: there is none) at `looked_at`, by default now."""
         now = self._clock()
         with self._lock:
             seen = self._seen.get(name)
             if seen is None or seen[0] != beat:
                 self._seen[name] = (beat, now)
                 return False
-        return (now if looked_at is None else looked_at) - max(seen[1], counts_from) >= self._dead_after_s
+        return (now if looked_at is None else looked_at) - seen[1] >= self._dead_after_s
+
+
+class OwnTime:
+    """A monotonic clock of the seconds in which a replica could beat: of the time from one beat to the next it counts
+    `most_s` at most. Before the first beat it is `clock`."""
+
+    def __init__(self, clock: Callable[[], float], most_s: float) -> None:
+        self._clock = clock
+        self._most_s = most_s
+        self._last: tuple[float, float] | None = None
+
+    def __call__(self) -> float:
+        now = self._clock()
+        if self._last is None:
+            return now
+        beat_at, counted = self._last
+        return counted + min(now - beat_at, self._most_s)
+
+    def beat(self) -> None:
+        """It could beat, now."""
+        self._last = self._clock(), self()
 
 
 class Heartbeats:
@@ -84,9 +102,8 @@ class Heartbeats:
         self._key = keys.heartbeat(replica_id)
         self._clock = clock
         self._wall_clock = wall_clock
-        self._liveness = Liveness(dead_after_s, clock)
-        self._longest_gap_s = LONGEST_GAP * dead_after_s
-        self._own: tuple[float, float] | None = None  # since when it beats without a longer gap, and its last beat
+        self._own_time = OwnTime(clock, LONGEST_GAP * dead_after_s)
+        self._liveness = Liveness(dead_after_s, self._own_time)
         self._beats: dict[str, str] = {}
         self._looked_at: float | None = None
 
@@ -95,9 +112,7 @@ class Heartbeats:
         body = json.dumps({"schema_version": 1, "at": self._clock(), **asdict(counters)}).encode()
         before = self._store_clock.own() if self._store_clock else 0.0
         written = self._store.put(self._key, body, content_type="application/json")
-        now = self._clock()
-        since, last = self._own or (now, now)
-        self._own = (since if now - last <= self._longest_gap_s else now, now)
+        self._own_time.beat()
         if self._store_clock:
             self._store_clock.learn(before, self._store_clock.own(), written.last_modified)
 
@@ -107,7 +122,7 @@ class Heartbeats:
 
     def live(self) -> Set[str]:
         """The replicas whose heartbeat has not stopped, as far as this one can tell. Looks at all of them."""
-        looked_at = self._clock()
+        looked_at = self._own_time()
         beats = {info.key.removeprefix(keys.heartbeat()).removesuffix(".v1.json"): info.etag for info in self._all()}
         self._beats, self._looked_at = beats, looked_at
         return {name for name in beats if not self.is_dead(name)}
@@ -118,21 +133,13 @@ class Heartbeats:
         if looked_at is None:
             return False
         beat = self._beats.get(replica_id)
-        return self._liveness.is_dead(replica_id, beat, looked_at, counts_from=self._counts_from(looked_at))
+        return self._liveness.is_dead(replica_id, beat, looked_at)
 
     def forget_old(self) -> None:
         """Remove what replicas left that are gone for a day; without a heartbeat they count as dead all the same."""
         for info in self._all():
             if self._wall_clock() - info.last_modified.timestamp() > KEPT_S:
                 self._store.delete(info.key)
-
-    def _counts_from(self, looked_at: float) -> float:
-        """Since when the silence of others counts that a look then has found: as long as this one could beat itself,
-        so that after a time in which it could not they have all of `dead_after_s` again."""
-        if self._own is None:
-            return -math.inf  # it only looks, and knows no better
-        since, last = self._own
-        return since if looked_at - last <= self._longest_gap_s else math.inf
 
     def _all(self) -> Iterator[ObjectInfo]:
         """All heartbeats that lie in the store, read a page at a time."""

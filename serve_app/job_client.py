@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from serve_app import keys, logs
 from serve_app.domain import JobState
-from serve_app.errors import JobExpired, JobNotFound, ServiceError
+from serve_app.errors import JobExpired, JobNotFound, ObjectCorrupt, ServiceError
 from serve_app.job_pages import JobPage, JobPages
 from serve_app.job_teller import TELL_S, JobTeller
 from serve_app.jobs import Claim, Idempotency, JobRef, JobRequest, JobStatus, JobStore, Marker, Results
@@ -247,6 +247,9 @@ class JobClient:
                 self._jobs.cancel(ref, begun=False).standing.outcome == "cancelled"
             )
         except (JobNotFound, JobExpired):  # a marker that is left over
+            return False
+        except (ObjectCorrupt, ValueError) as error:  # one broken record keeps no other job
+            logs.failure("not_purged", error, job_id=ref.job_id)
             return False
 
     async def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:

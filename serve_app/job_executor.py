@@ -24,7 +24,7 @@ from serve_app.errors import (
     ReplicaLost,
 )
 from serve_app.heartbeats import Counters
-from serve_app.job_retries import counts, given_up, is_over, pause_s
+from serve_app.job_retries import counts_as_failed, given_up, is_over, pause_s
 from serve_app.job_strikes import Strikes
 from serve_app.jobs import (
     AudioRecord,
@@ -41,7 +41,7 @@ from serve_app.jobs import (
     RunEndReason,
     Standing,
 )
-from serve_app.patience import PATIENCE_S, Patience, patiently
+from serve_app.patience import PATIENCE_S, Patience, logged, patiently
 from serve_app.speech import Progress
 from serve_app.storage import ObjectStore
 
@@ -148,12 +148,14 @@ class JobExecutor:
         patience, strikes = Patience(self._sleep), Strikes()
         progress = KeptProgress(self._store, request, run, strikes.suspects, patience=patience)
         try:
-            return await self._begun(status, progress, strikes, patience)
+            return await self._speak_and_end(status, progress, strikes, patience)
         except Exception as error:
-            return await self._to_its_end(self._failed(status, progress, error))
+            return await self._to_its_end(self._failed(status, progress, error), request.ref)
 
-    async def _begun(self, status: JobStatus, progress: KeptProgress, strikes: Strikes, patience: Patience) -> bool:
-        """Speak, and end the job. Raises what another run may not fail of."""
+    async def _speak_and_end(
+        self, status: JobStatus, progress: KeptProgress, strikes: Strikes, patience: Patience
+    ) -> bool:
+        """True. Raises an error for which another run is worth while."""
         request = status.request
         limit = asyncio.timeout(limit_s := self._limit_s(request, status))
         try:
@@ -168,7 +170,7 @@ class JobExecutor:
         except Exception:
             if not limit.expired():
                 raise
-            await self._patiently(progress.flush)  # for a retry
+            await logged(partial(self._patiently, progress.flush), "progress_not_kept")  # for a retry
             late = ExecutionTimeout(
                 f"run {status.standing.run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
                 "executionTimeout or ttl in `policy`"
@@ -222,42 +224,46 @@ class JobExecutor:
         self._current.pop(request.ref, None)
         return await self._to_its_end(self._end(request, outcome))
 
-    async def _to_its_end(self, writes: Coroutine[None, None, T]) -> T:
-        """`writes`, which are few. A replica that is stopped meanwhile gives them a moment."""
+    async def _to_its_end(self, writes: Coroutine[None, None, T], unless_elsewhere: JobRef | None = None) -> T:
+        """`writes`, which are few. A replica that is stopped meanwhile gives them a moment, but none where the job of
+        `unless_elsewhere` has its end, or its run, elsewhere."""
         writing = asyncio.create_task(writes)
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
+            if unless_elsewhere in self._ended_elsewhere:
+                writing.cancel()
             await asyncio.wait({writing}, timeout=LAST_WRITES_S)
             raise
 
     async def _end(self, request: JobRequest, outcome: JobOutcome) -> bool:
-        counts = await self._patiently(lambda: asyncio.to_thread(self._jobs.finish, outcome))
-        if counts == outcome:
+        told = await self._patiently(lambda: asyncio.to_thread(self._jobs.finish, outcome))
+        if told == outcome:
             self._counters.completed += outcome.state == "completed"
             self._counters.failed += outcome.state in ("failed", "expired")
             if not outcome.cached:
                 await self._patiently(lambda: asyncio.to_thread(self._results.remember, request, outcome))
-        code = counts.error.code if counts.error else None
-        logs.event("job_finished", state=counts.state, run=counts.run, code=code, own=counts == outcome)
-        await self._patiently(lambda: asyncio.to_thread(self._jobs.settle, request, counts))
+        code = told.error.code if told.error else None
+        logs.event("job_finished", state=told.state, run=told.run, code=code, own=told == outcome)
+        await self._patiently(lambda: asyncio.to_thread(self._jobs.settle, request, told))
         return True
 
     async def _failed(self, status: JobStatus, progress: KeptProgress, error: Exception) -> bool:
         """The run is over without an outcome: another begins later, unless too many failed."""
         assert status.run is not None
-        if counts(error) and is_over(status.standing, self._settings.max_runs, failed=1):
+        counts = counts_as_failed(error)
+        if counts and is_over(status.standing, self._settings.max_runs, failed=1):
             return await self._finish(status.request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         logs.failure("run_failed", error, run=status.run.run)
-        reason: RunEndReason = "failed" if counts(error) else "waiting"
-        await self._patiently(progress.flush)
+        reason: RunEndReason = "failed" if counts else "waiting"
+        await logged(partial(self._patiently, progress.flush), "progress_not_kept")
         await self._patiently(partial(self._end_run, status, reason, pause_s(status.standing, error), error))
         return False
 
     async def _let_go(self, status: JobStatus, progress: KeptProgress) -> None:
         """Stopped in mid-run: keep what is spoken, and let another replica go on at once."""
         try:
-            await progress.flush()
+            await logged(progress.flush, "progress_not_kept")
             await self._end_run(status, "released", 0.0, None)
         except Exception as error:  # then another replica finds out by this one's heartbeat
             logs.failure("run_not_released", error)

@@ -4,14 +4,14 @@ from serve_app.errors import ObjectCorrupt, PoisonJob, ServiceError, StorageErro
 from serve_app.jobs import JobStatus, Standing
 from serve_app.patience import PASSING
 
-__all__ = ["LONGEST_PAUSE_S", "counts", "given_up", "is_over", "pause_s"]
+__all__ = ["LONGEST_PAUSE_S", "counts_as_failed", "given_up", "is_over", "pause_s"]
 
 MAX_PAUSE_S = 60.0
 LONGEST_PAUSE_S = 900.0
 """Where the store refuses: who mends that is a person, and each try may be a whole synthesis."""
 
 
-def counts(error: Exception) -> bool:
+def counts_as_failed(error: Exception) -> bool:
     """Whether a run that ended with `error` is one of the `max_runs`: not for what time mends, nor for a store that
     refuses all jobs alike. Bytes that are broken are this job's own trouble."""
     return isinstance(error, ObjectCorrupt) or not isinstance(error, (*PASSING, StorageError))

@@ -5,6 +5,7 @@ through the `Synthesizer` protocol, voices through `VoiceStatsSource`.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -32,8 +33,8 @@ LimitsOf = Callable[[VoiceStats | None, float], UnitLimits]
 
 LOOK_AHEAD = 8
 """Units of one request that may be at the replicas at once: enough to spread over them, little enough to be fair."""
-ROUNDS = 4
-"""How often a text may be gone through for what another version of the model spoke, before it is left for a while."""
+TURNS = 4
+"""How often a text may turn from one version of the model to another, before it is left for a while."""
 
 
 class VoiceStatsSource(Protocol):
@@ -146,16 +147,21 @@ class Speaker:
 
 async def _of_one_version(synthesizer: Synthesizer, units: Sequence[Unit], progress: Progress) -> list[SpokenUnit]:
     """Each unit spoken, now or before, all by one version of the model: no voice changes in mid-text because a rolling
-    update came between. Of two versions the one that was met last counts; what the other spoke is spoken again."""
+    update came between. While two versions speak, the one that has more of the text stays, until LOOK_AHEAD units in
+    a row were spoken by others; what they spoke is spoken again."""
     spoken = dict(await progress.planned(units))
-    met: dict[str, None] = {}  # versions, in order
-    for _ in range(ROUNDS):
+    version, turns, by_others = "", 0, 0
+    while turns < TURNS:
         missing = [unit for unit in units if unit.index not in spoken]
         now = await _speak_units(synthesizer, missing, progress)
         spoken |= now
-        lately = {version_of(each.made_by): None for each in (now or spoken).values()}
-        met |= lately
-        version = next(iter(lately)) if len(lately) == 1 else [*met][-1]  # one alone may be an old one that is back
+        if not version:
+            met = [version_of(each.made_by) for each in spoken.values()]
+            version = max(reversed(met), key=Counter(met).__getitem__)
+        for each in now.values():
+            by_others = 0 if version_of(each.made_by) == version else by_others + 1
+        if by_others >= LOOK_AHEAD:
+            version, turns, by_others = version_of([*now.values()][-1].made_by), turns + 1, 0
         others = [index for index, each in spoken.items() if version_of(each.made_by) != version]
         if not others:
             return [spoken[unit.index] for unit in units]

@@ -164,6 +164,7 @@ def _restored(store: ObjectStore, ref: JobRef, digests: Mapping[int, str]) -> di
                 for name in arrays.files:
                     index, of, made_by = name.split(" ", 2)
                     if digests.get(int(index)) == of:
+                        restored.pop(int(index), None)  # it was spoken again: in the order in which they were spoken
                         restored[int(index)] = SpokenUnit(arrays[name], made_by)
         except (ObjectNotFound, ObjectCorrupt, ValueError, EOFError, BadZipFile, zlib.error) as error:
             logs.failure("progress_not_readable", error, key=key)

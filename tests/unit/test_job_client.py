@@ -169,7 +169,7 @@ def waiting_jobs(store: MemoryStore, count: int) -> list[JobRef]:
 
 async def test_a_purge_holds_few_jobs_at_once(store, monkeypatch):
     """However many wait: tasks and markers are a bounded number, and all are cancelled."""
-    monkeypatch.setattr(job_client, "PURGED", 5, raising=False)
+    monkeypatch.setattr(job_client, "PURGED", 5)
     refs = waiting_jobs(store, 40)
     client, loop, tasks = client_of(store, Runners(store)), asyncio.get_running_loop(), []
     cancel = client._cancel_waiting

@@ -8,7 +8,7 @@ import pytest
 from serve_app.errors import EngineError, ObjectCorrupt, StorageDenied, StorageMisconfigured, StorageUnreachable
 from serve_app.job_retries import LONGEST_PAUSE_S
 from serve_app.job_runner import JobRunner
-from serve_app.jobs import progress
+from serve_app.jobs import JobRef, progress
 from serve_app.jobs.progress import KEEP_FROM_S
 from serve_app.storage import MemoryStore
 from tests.support.jobs import Clock, Speak, SpeakUnits, finish, job_store, kill, runner, submit, told
@@ -110,9 +110,8 @@ async def run_until(r: JobRunner, clock: Clock, happened) -> None:
                 return
 
 
-async def test_a_replica_that_is_stopped_while_a_failure_is_written_writes_it(store, monkeypatch):
-    """The run counts as failed, with its error, and not as lost."""
-    ref, r = submit(store), runner(store, Speak(EngineError("out of memory")))
+async def stopped_while_a_failure_is_written(r: JobRunner, ref: JobRef, monkeypatch, before_it=lambda: None) -> None:
+    """Run the job, which fails; the store takes the end of the run once the task is cancelled, after `before_it`."""
     end_run, loop, writing, stopped = r._jobs.end_run, asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def fails_until_it_is_stopped(end):
@@ -124,10 +123,38 @@ async def test_a_replica_that_is_stopped_while_a_failure_is_written_writes_it(st
     monkeypatch.setattr(r._jobs, "end_run", fails_until_it_is_stopped)
     running = asyncio.create_task(r._executor.execute(ref))
     await writing.wait()
+    before_it()
     running.cancel()
     loop.call_soon(stopped.set)
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_a_replica_that_is_stopped_while_a_failure_is_written_writes_it(store, monkeypatch):
+    """The run counts as failed, with its error, and not as lost."""
+    ref, r = submit(store), runner(store, Speak(EngineError("out of memory")))
+    await stopped_while_a_failure_is_written(r, ref, monkeypatch)
     status = job_store(store).status(ref)
     assert (status.state, status.standing.failed, status.standing.lost) == ("queued", 1, 0)
     assert status.run_end.error.message == "out of memory"
+
+
+async def test_a_run_that_another_owns_is_ended_without_a_word(store, monkeypatch):
+    """Its failure is being written when it is seen that the other's record lies there: the other's run goes on."""
+    ref, r = submit(store), runner(store, Speak(EngineError("out of memory")))
+    await stopped_while_a_failure_is_written(r, ref, monkeypatch, lambda: r._executor.ended_elsewhere(ref))
+    found = job_store(store).standing(ref)
+    assert (found.state, found.failed) == ("in_progress", 0)
+
+
+async def test_progress_that_is_refused_hides_no_error(store, monkeypatch):
+    """Large writes are refused, small ones taken: a job that fails each time is failed with its own error."""
+    refuse(store, monkeypatch, "/progress-", StorageDenied("quota"))
+    monkeypatch.setattr(progress, "FLUSH_S", 1e9)
+    ref, clock = submit(store, audio_s=KEEP_FROM_S), Clock()
+    failure = EngineError("out of memory")
+    r = runner(store, SpeakUnits(4, fail=lambda unit: failure if unit.index == 2 else None), clock)
+    await r.start(told(store, ref))
+    await swept(r, clock, ref, range(20))
+    outcome = job_store(store).status(ref).outcome
+    assert (outcome.state, outcome.error.message, outcome.run) == ("failed", "out of memory", 3)

@@ -1,6 +1,7 @@
 """A rolling update in mid-text: one version of the model speaks all of it."""
 
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 import pytest
@@ -53,18 +54,44 @@ async def test_kept_units_of_one_version_are_enough():
 
 
 async def test_after_a_rollback_the_older_version_speaks_all():
-    """One version alone speaks now, whichever was met last."""
-    replicas, kept = Replicas(lambda nth: OLD), Kept({0: spoken(OLD), 1: spoken(NEW)})
-    assert (await speaker(replicas).speak(request(4), kept)).made_by == OLD
-    assert replicas.asked == [2, 3, 1]
+    """It alone speaks now, however much of the text the newer one has."""
+    replicas, kept = Replicas(lambda nth: OLD), Kept({0: spoken(OLD)} | {index: spoken(NEW) for index in (1, 2, 3)})
+    assert (await speaker(replicas).speak(request(5), kept)).made_by == OLD
+    assert replicas.asked == [4, *4 * [0, 4], 1, 2, 3]  # nine in a row by the old one
 
 
-async def test_versions_by_turns_are_waited_out():
-    """An update that goes on and on: no audio of two versions, and an error that time mends."""
-    replicas = Replicas(lambda nth: (OLD, NEW)[nth % 2])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+async def test_a_text_is_spoken_while_an_update_goes_on(share):
+    """Replicas of both versions take units at random, and nothing waits for the end of that: the version that has more
+    of the text stays, so what is spoken is not twice the text by much."""
+    random = Random(1)
+    texts, units = 50, 20
+    replicas = Replicas(lambda nth: NEW if random.random() < share else OLD)
+    for _ in range(texts):
+        assert (await speaker(replicas).speak(request(units))).made_by in (OLD, NEW)
+    assert len(replicas.asked) < 2.5 * texts * units
+
+
+async def test_a_version_that_speaks_no_more_gives_way():
+    """It had most of the text; eight units from the new one in a row say that it is gone."""
+    replicas = Replicas(lambda nth: OLD if nth < 10 else NEW)
+    assert (await speaker(replicas).speak(request(18))).made_by == NEW
+    assert replicas.asked == [*range(18), *range(10)]
+
+
+async def test_versions_that_take_turns_are_waited_out():
+    """No audio of two versions, and an error that time mends."""
+    replicas = Replicas(lambda nth: f"m {nth} float16")
     with pytest.raises(Unavailable, match="updated"):
         await speaker(replicas).speak(request(20))
-    assert len(replicas.asked) > 20
+
+
+async def test_of_what_two_versions_left_the_greater_part_is_kept():
+    """All of it was kept, and nobody has spoken since."""
+    kept = Kept({0: spoken(OLD), 1: spoken(NEW), 2: spoken(NEW)})
+    replicas = Replicas(lambda nth: NEW)
+    assert (await speaker(replicas).speak(request(3), kept)).made_by == NEW
+    assert replicas.asked == [0]
 
 
 async def test_another_precision_is_no_other_version():
