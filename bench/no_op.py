@@ -19,6 +19,7 @@ class NoOp:
         return Response(b"{}", media_type="application/json")
 
 
-def build() -> Application:
+def build(args: dict[str, str]) -> Application:
+    """Takes no arguments; Serve gives some to every builder."""
     deployed = serve.deployment(NoOp, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=200)
     return deployed.bind()
