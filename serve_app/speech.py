@@ -114,8 +114,8 @@ class Speaker:
         """All of it or an error: no unit is left out. When cancelled, units still waiting are cancelled too.
 
         `progress` is told of the plan and of each unit that ends, and of none after this has ended. One version of the
-        model speaks all of it. Raises InvalidText,
-        UnusableVoice, VoiceNotFound, VoiceReplaced, Overloaded, Unavailable, EngineError, or what `progress` raises.
+        model speaks all of it. Raises InvalidText, UnusableVoice, VoiceNotFound, VoiceReplaced, Overloaded,
+        Unavailable, EngineError, or what `progress` raises.
         """
         model = self._models.get(request.model)
         if model is None:

@@ -9,18 +9,9 @@ from tests.chaos.bucket import Stored
 from tests.chaos.checker import Verdict, check
 from tests.chaos.plan import ENDS_RUNS, KILLS, KINDS, OUTAGES, make_plan
 from tests.chaos.report import Run, report
+from tests.support.chaos import ENDED
 
-ENDED = Stored(
-    runs=1,
-    owners=1,
-    given_back=0,
-    hasty=0,
-    outcomes=("completed",),
-    pending=False,
-    conditional=True,
-    finished_at=100.0,
-    sha256="aa",
-)
+PROVEN = replace(ENDED, conditional=True, finished_at=100.0)
 ACKED = {"event": "acked", "at": 10.0, "id": "a", "text": "Hello.", "seed": 1}
 AUDIO = {"event": "audio", "at": 101.0, "id": "a", "sha256": "aa"}
 
@@ -31,7 +22,7 @@ def fault(what: str, at: float = 99.0, healed: float | None = None) -> dict[str,
 
 def judged(*events: dict[str, Any], in_flight: int = 2, **jobs: Stored) -> Verdict:
     """With conditional puts proven; job `a` is the acknowledged one."""
-    bucket = {"a": ENDED} | jobs
+    bucket = {"a": PROVEN} | jobs
     return check(
         (ACKED, AUDIO, *events), {"a": "COMPLETED"}, bucket, {("Hello.", 1): "aa"}, in_flight, conditional=True
     )
@@ -44,19 +35,19 @@ def problems(verdict: Verdict) -> list[str]:
 def test_each_end_must_have_been_announced():
     """Where conditional puts are proven, an outcome that none decided is a problem, also where no other was so."""
     assert problems(judged()) == []
-    assert problems(judged(a=replace(ENDED, conditional=False))) == [
+    assert problems(judged(a=replace(PROVEN, conditional=False))) == [
         "not announced though conditional puts are proven: a: completed"
     ]
-    unfinished = replace(ENDED, conditional=False, outcomes=(), finished_at=None)
+    unfinished = replace(PROVEN, conditional=False, outcomes=(), finished_at=None)
     assert problems(judged(nobodys=unfinished)) == []
 
 
 def test_no_marker_of_an_ended_job_may_be_left():
     """Of any job of the bucket; one that nobody was promised and that has not ended may be pending."""
-    assert problems(judged(nobodys=replace(ENDED, pending=True))) == [
+    assert problems(judged(nobodys=replace(PROVEN, pending=True))) == [
         "unsettled: nobodys: completed, and its marker is left"
     ]
-    assert problems(judged(nobodys=replace(ENDED, pending=True, outcomes=(), finished_at=None))) == []
+    assert problems(judged(nobodys=replace(PROVEN, pending=True, outcomes=(), finished_at=None))) == []
 
 
 def test_what_a_cancel_was_answered_is_held_to():
@@ -73,8 +64,8 @@ def test_what_a_cancel_was_answered_is_held_to():
 )
 def test_a_fault_explains_as_many_reruns_as_it_can_cause(what: str, reruns: int):
     """The two slots of one Jobs replica where one is hit, those of both where both may be, none where none is."""
-    assert problems(judged(fault(what), nobodys=replace(ENDED, runs=1 + reruns))) == []
-    assert problems(judged(fault(what), nobodys=replace(ENDED, runs=2 + reruns))) == [
+    assert problems(judged(fault(what), nobodys=replace(PROVEN, runs=1 + reruns))) == []
+    assert problems(judged(fault(what), nobodys=replace(PROVEN, runs=2 + reruns))) == [
         f"{reruns + 1} reruns, at most {reruns} are explained by kills"
     ]
 
@@ -103,7 +94,7 @@ def test_outages_are_measured_from_the_kill_and_from_when_it_is_over():
 @pytest.mark.parametrize(("what", "seconds"), [("store", 50.0), ("cut", 50.0), ("cluster", 5.0)])
 def test_nothing_is_kept_while_the_store_is_away(what: str, seconds: float):
     """An outcome that carries a time of such an outage was written after it, and is no progress in it."""
-    verdict = judged(fault(what, at=50.0, healed=90.0), nobodys=replace(ENDED, finished_at=55.0))
+    verdict = judged(fault(what, at=50.0, healed=90.0), nobodys=replace(PROVEN, finished_at=55.0))
     assert (verdict.times({what}), verdict.times({what}, since_up=True)) == ([seconds], [10.0])
 
 

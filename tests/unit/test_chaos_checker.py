@@ -8,19 +8,9 @@ import pytest
 from tests.chaos.bucket import Stored
 from tests.chaos.checker import Verdict, check, percentile
 from tests.chaos.plan import KINDS, make_plan
+from tests.support.chaos import ENDED
 
 EXPECTED = {("Hello.", 1): "aa", ("Hello.", 2): "bb"}
-ENDED = Stored(
-    runs=1,
-    owners=1,
-    given_back=0,
-    hasty=0,
-    outcomes=("completed",),
-    pending=False,
-    conditional=False,
-    finished_at=12.0,
-    sha256="aa",
-)
 
 
 def acked(job_id: str = "a", seed: int = 1) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from serve_app.coalescing import Coalesced
 from serve_app.errors import StorageUnreachable
 from tests.support.deadline import DEADLINE_S
@@ -81,12 +79,20 @@ def test_keys_do_not_wait_for_each_other():
         assert held.result(DEADLINE_S) == 1
 
 
-def test_an_error_is_for_all_that_asked_and_for_nobody_later():
-    coalesced = Coalesced[int]()
+def test_an_error_is_for_all_that_share_it_and_for_nobody_later():
+    """Those who wait for a call that fails are told so, and do not wait for ever."""
+    slow, coalesced = Slow(), Coalesced[int]()
 
     def fail() -> int:
+        slow()
         raise StorageUnreachable("no answer")
 
-    with pytest.raises(StorageUnreachable):
-        coalesced.call("k", fail)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(coalesced.call, "k", slow)
+        until(lambda: slow.begun == 1, "the first is asked")
+        others = [pool.submit(coalesced.call, "k", fail) for _ in range(3)]
+        until(lambda: waits(coalesced, "k"), "one of them leads")
+        slow.may.release(10)
+        assert first.result(DEADLINE_S) == 1
+        assert {type(other.exception(DEADLINE_S)) for other in others} == {StorageUnreachable}
     assert coalesced.call("k", lambda: 1) == 1
