@@ -21,17 +21,17 @@ Linear = Callable[[Tensor], Tensor]
 Activation = tuple[str, list[float], str]
 """Name, numbers and form, as oneDNN's operator takes them."""
 
-PACKED_DTYPES = (torch.float32, torch.bfloat16)
-
 
 def packs(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether weights of `dtype` on `device` are laid out for oneDNN: the operators are those of torch's Inductor."""
-    return (
-        device.type == "cpu"
-        and dtype in PACKED_DTYPES
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    """Whether weights of `dtype` on `device` are laid out for oneDNN: the operators are those of torch's Inductor. In
+    bfloat16 they refuse a CPU without AVX512 (or AVX-NE-CONVERT)."""
+    if device.type != "cpu" or not (
+        torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    ):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def make_linear(weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Linear:

@@ -117,6 +117,15 @@ def test_packed_weights_compute_the_same(dtype: torch.dtype, gelu: bool) -> None
     assert error(make_linear(weight, bias, gelu=gelu)(x), expected) <= {torch.float32: 1e-6}.get(dtype, 0.01)
 
 
+def test_a_cpu_without_instructions_for_bfloat16_still_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN's operators refuse it there (an AMD Zen 3, for one), and torch's own do not."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not packs(CPU, torch.bfloat16)
+    assert packs(CPU, torch.float32)
+    x, weight = torch.ones(3, 64, dtype=torch.bfloat16), torch.ones(96, 64, dtype=torch.bfloat16)
+    assert torch.equal(make_linear(weight)(x), torch.full((3, 96), 64.0, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_threads_change_no_bit(dtype: torch.dtype) -> None:
     """So the number of threads may be divided between units, and a unit's bytes are the same on any machine load."""
