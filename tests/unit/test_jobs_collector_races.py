@@ -53,7 +53,7 @@ def is_kept(store: MemoryStore) -> bool:
 def test_a_retry_that_was_promised_is_kept(state):
     """In whatever order it and the removal come: where the client was told that the job waits, it does."""
     outcomes = set()
-    for order in interleavings(lambda: failed(state), collect, retry, switches=3):
+    for order in interleavings(lambda: failed(state), collect, retry):
         _, told = order.results
         kept = is_kept(order.store)
         assert isinstance(told, JobStatus | JobExpired | ObjectNotFound), order.steps

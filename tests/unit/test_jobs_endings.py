@@ -90,7 +90,7 @@ def test_where_they_do_not_precedence_decides(first, second):
 def test_two_that_settle_leave_one_list_entry_and_no_marker(exclusive):
     """The lists say what the state says, whichever of two owners came last."""
     acts = [partial(_settled, state, run, exclusive) for state, run in (("cancelled", 0), ("completed", 1))]
-    for order in interleavings(submitted, *acts, switches=4):
+    for order in interleavings(submitted, *acts):
         state = job_store(order.store).status(REF).state
         assert (lists_in(order.store), order.store.list("pending/").items) == ([state], []), order.steps
 
@@ -114,7 +114,7 @@ def test_a_retry_while_the_end_is_settled_loses_no_job(first_state):
     def retry(store: MemoryStore) -> None:
         job_store(store).retry(REF)
 
-    for order in interleavings(ended, settle, retry, switches=4):
+    for order in interleavings(ended, settle, retry):
         marked = [marker.ref for marker in job_store(order.store).markers.oldest("a", limit=10)]
         listed = [name for name in lists_in(order.store) if name != "begun"]  # where a retry may be begun
         assert (marked, listed) == ([REF], ["open"]), order.steps
