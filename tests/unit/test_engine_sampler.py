@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from serve_app.domain import Sampling
 from serve_app.engine.attention import attention
+from serve_app.engine.load import import_f5_tts
 from serve_app.engine.sampler import SampleInput, Sampler, time_schedule
 from serve_app.engine.transformer import Transformer
 from tests.support.tiny_f5 import ARCHITECTURE, VOCAB_SIZE, random_dit
@@ -134,6 +135,7 @@ def test_any_batch_equals_singles(sampler: Sampler, lengths: list[tuple[int, int
 @pytest.mark.parametrize("steps", range(1, 66))
 def test_steps_are_those_of_upstream(steps: int) -> None:
     """Every number of steps has upstream's schedule, pruned or even."""
+    import_f5_tts()
     from f5_tts.model.utils import get_epss_timesteps
 
     expected = get_epss_timesteps(steps, device="cpu", dtype=torch.float32)
@@ -266,6 +268,7 @@ def test_refuses_too_few_frames(frames: int) -> None:
 @pytest.mark.parametrize("architecture", [{"qk_norm": "rms_norm"}, {"pe_attn_head": 1}, {"text_mask_padding": False}])
 def test_every_architecture_agrees_with_upstream(architecture: dict[str, Any]) -> None:
     """Normed queries and keys, rotation of the first head only (upstream's `base`), unmasked text."""
+    import_f5_tts()
     from f5_tts.model.cfm import CFM
 
     other = random_dit(ARCHITECTURE | architecture)
