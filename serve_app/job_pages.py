@@ -1,11 +1,11 @@
 """Pages of a tenant's jobs, the newest first, from the lists alone wherever these can be believed.
 
-    `open`, `begun` -> outcomes, listed after them, so that what ends meanwhile is in one or the other
-    -> entries, merged in order -> what each says: in `open` alone, queued; in an outcome's list alone, that
+    `open`, `begun` -> `ended`, listed after them, so that what ends meanwhile is in one or the other
+    -> entries, merged in order -> what each says: in `open` alone, queued; one of an outcome alone, that
     -> all others are asked one by one: begun and not ended, retried, or left in a list by a crash
 
-So a page over jobs that wait costs six listings, however many they are, and equal pages that are asked for at once
-share them. A page heals what it comes across: entries that a crash left, and a job that waits without a marker.
+So a page costs three listings at most, however many jobs there are, and equal pages that are asked for at once share
+them. A page heals what it comes across: entries that a crash left, and a job that waits without a marker.
 """
 
 import threading
@@ -21,7 +21,7 @@ from cachetools import TTLCache
 from serve_app import logs
 from serve_app.coalescing import Coalesced
 from serve_app.domain import JobState
-from serve_app.jobs import OUTCOMES, RETRYABLE, Entry, JobLists, JobRef, JobStore, ListName, Part
+from serve_app.jobs import RETRYABLE, Entry, JobLists, JobRef, JobStore, Listed, ListName, Part
 from serve_app.storage import ObjectStore
 
 __all__ = ["SCANNED", "JobPage", "JobPages", "ListedJob"]
@@ -66,8 +66,8 @@ class _Window:
     listed: Mapping[str, Collection[Entry]]  # by job id
     after: str | None
 
-    def says(self, entry: Entry) -> ListName | None:
-        """The one list that has this job; None where there are several, or where that is not known."""
+    def says(self, entry: Entry) -> Listed | None:
+        """The one thing that its entries say of this job; None where it is not one, or where that is not known."""
         names = {each.listed for each in self.listed[entry.job_id]}
         known = all(part.tells_of(entry.name) for part in self.parts.values())
         return entry.listed if known and names == {entry.listed} else None
@@ -188,7 +188,7 @@ class JobPages:
         except Exception as error:  # a broken record does not keep the other jobs from their page
             logs.failure("job_not_restored", error, job_id=ref.job_id)
 
-    def _drop_begun(self, ref: JobRef, entries: Collection[Entry], outcome: ListName) -> None:
+    def _drop_begun(self, ref: JobRef, entries: Collection[Entry], outcome: Listed) -> None:
         """Of a job that is settled: one that ended as it was begun may be left in `begun`, and looked at for ever."""
         for entry in entries:
             if entry.listed == "begun" and self._lists.has(ref.tenant, entry, outcome):
@@ -200,9 +200,9 @@ class JobPages:
 def _lists_for(state: JobState | None) -> tuple[tuple[ListName, ...], tuple[ListName, ...]]:
     """Whose entries are shown, and which other lists say whether these can be believed."""
     if state is None:
-        return ("open", *OUTCOMES), ("begun",)
+        return ("open", "ended"), ("begun",)
     if state == "queued":
-        return ("open",), ("begun", *OUTCOMES)
+        return ("open",), ("begun", "ended")
     if state == "in_progress":
         return ("begun",), ()
     return (state,), ("open",) if state in RETRYABLE else ()

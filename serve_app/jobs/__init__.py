@@ -6,7 +6,7 @@
 from serve_app.jobs.collector import COLLECT_PAGE, Collector
 from serve_app.jobs.endings import job_expired
 from serve_app.jobs.idempotency import Claim, Idempotency
-from serve_app.jobs.lists import Entry, JobLists, ListName, Part
+from serve_app.jobs.lists import Entry, JobLists, Listed, ListName, Part
 from serve_app.jobs.older import OlderJobs
 from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.progress import KeptProgress
@@ -51,6 +51,7 @@ __all__ = [
     "KeptProgress",
     "Letter",
     "ListName",
+    "Listed",
     "Marker",
     "OlderJobs",
     "Outbox",

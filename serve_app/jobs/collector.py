@@ -23,7 +23,7 @@ from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError, Storag
 from serve_app.jobs import states
 from serve_app.jobs.audio import STALE_S, JobAudio
 from serve_app.jobs.folders import JobFolders
-from serve_app.jobs.lists import ALL_LISTS, Due, JobLists
+from serve_app.jobs.lists import LISTED, Due, JobLists
 from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.records import JobOutcome, JobRef, JobRequest
 from serve_app.jobs.results import Results, digest
@@ -185,8 +185,8 @@ class Collector:
             if states.standing(names).generation != generation:
                 return  # a client has it run again: the next look finds it so
             self._write_gone(due.ref, {"removed_at": since, "accepted_at": request.accepted_at})
-        for state in ALL_LISTS:  # a crash, or another outcome, may have left an entry anywhere
-            self._lists.remove(request, state)
+        for listed in LISTED:  # a crash, or another outcome, may have left an entry anywhere
+            self._lists.remove(request, listed)
         if outcome is not None:
             self._results.forget(due.ref, outcome.result_digest or digest(request.speech, outcome.made_by))
         if not self._remove_audio(due, names):

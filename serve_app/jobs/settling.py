@@ -12,7 +12,7 @@ from collections.abc import Callable
 from serve_app.errors import ObjectNotFound
 from serve_app.jobs import states
 from serve_app.jobs.folders import JobFolders
-from serve_app.jobs.lists import ALL_LISTS, JobLists, ListName, entry_name
+from serve_app.jobs.lists import LISTED, JobLists, Listed, entry_name
 from serve_app.jobs.markers import Markers
 from serve_app.jobs.outbox import Letter, Outbox
 from serve_app.jobs.progress import drop_progress, keeps_progress
@@ -23,7 +23,7 @@ from serve_app.storage import ObjectStore
 __all__ = ["RETRYABLE", "Settling"]
 
 RETRYABLE = ("failed", "expired")
-FIRST: tuple[ListName, ...] = ("begun", "open")
+FIRST: tuple[Listed, ...] = ("begun", "open")
 
 
 class Settling:
@@ -68,7 +68,7 @@ class Settling:
     def _amend_lists(self, request: JobRequest, outcome: JobOutcome) -> None:
         """Make the lists say what counts: another outcome may have been written meanwhile, or a retry, which may have
         been begun, or the job removed. After each entry that is put here there is a look, too."""
-        put: set[ListName] = {outcome.state}
+        put: set[Listed] = {outcome.state}
         while True:
             names = self._folders.names(request.ref)
             found = states.standing(names)
@@ -79,7 +79,7 @@ class Settling:
                 self._lists.put(request, name)
             put |= counts
         ended = (states.outcomes_of(names, generation) for generation in range(found.generation + 1))
-        left = put.union(*ended) if counts else {*ALL_LISTS}
+        left = put.union(*ended) if counts else {*LISTED}
         for name in left - counts:
             self._lists.remove(request, name)
         if request.body_sha256 is not None and not self._folders.exclusive and counts:
@@ -92,12 +92,12 @@ class Settling:
         except ObjectNotFound:
             return  # removed meanwhile, with its entries
         if entry_name(counts) != entry_name(request):
-            for name in ALL_LISTS:
+            for name in LISTED:
                 self._lists.remove(request, name)
             self.settle(counts, outcome)
 
 
-def _lists_of(found: Standing) -> frozenset[ListName]:
+def _lists_of(found: Standing) -> frozenset[Listed]:
     """Those that a job is to be in; `begun` without being begun only costs a look."""
     if found.gone or not found.exists:
         return frozenset()

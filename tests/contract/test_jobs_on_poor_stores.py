@@ -13,7 +13,7 @@ import pytest
 
 from serve_app.jobs import OUTCOMES, JobRef
 from serve_app.storage import ConditionalStore, S3Config, S3Store, conditions_hold
-from tests.support.jobs import Clock, SpeakUnits, job_request, job_store, runner, told
+from tests.support.jobs import Clock, SpeakUnits, job_request, job_store, lists_of, runner, told
 from tests.support.seaweedfs import SeaweedFS
 from tests.support.wire import CutAnswer, Fault, IgnoreConditions, WireProxy, WireRequest, refuse_conditions
 
@@ -79,8 +79,7 @@ def check(store: S3Store, ref: JobRef, *, exclusive: bool) -> str:
     else:
         assert status.outcome.error.code == "cancelled"
     assert store.list(f"pending/{ref.job_id[-1]}/").items == []
-    listed = [info.key.split("/")[1] for info in store.list("lists/").items if ref.job_id in info.key]
-    assert listed == [status.state]
+    assert lists_of(store, ref.job_id) == [status.state]
     assert job_store(store).status(ref) == status
     return status.state
 

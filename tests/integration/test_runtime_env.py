@@ -94,7 +94,7 @@ def maps(service: RunningService, deployment: str) -> list[str]:
 def check_both_speak_and_only_f5_is_heavy(service: RunningService, folder: Path, home: str) -> None:
     assert len(spoken(service, "preview")) > 24_000
     assert spoken(service, "f5") == spoken(service, "f5")
-    assert len(maps(service, "f5")) == 2
+    until(lambda: len(service.replicas("f5")) == 2, "both replicas run")
     assert all("libtorch" in loaded and home in loaded for loaded in maps(service, "f5"))
     for part in ("Ingress", "Jobs", "preview"):
         assert all("libtorch" not in loaded and home not in loaded for loaded in maps(service, part))

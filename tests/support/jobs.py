@@ -9,7 +9,7 @@ import numpy as np
 from serve_app import keys
 from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.jobs import JobOutcome, JobRef, JobRequest, JobStore, Marker, Results
+from serve_app.jobs import OUTCOMES, JobOutcome, JobRef, JobRequest, JobStore, Marker, Results
 from serve_app.speech import NO_PROGRESS, Progress
 from serve_app.storage import MemoryStore, ObjectStore
 
@@ -19,6 +19,17 @@ NOTHING_OLDER = {keys.named(shard): b"" for shard in keys.SHARDS}
 REF = JobRef(tenant="default", job_id=JOB_ID)
 STARTED_AT = 200.0
 """What the wall clock says when the monotonic clock says 0."""
+
+
+def lists_of(store: ObjectStore, job_id: str = "", *, whole: bool = True) -> list[str]:
+    """What the entries of a job, or of all jobs of the default tenant, say, sorted. What has ended has two of them, if
+    `whole`; in the middle of a crash it may have one."""
+    entries = [info.key.split("/")[1:] for info in store.list("lists/").items if job_id in info.key]
+    alone = sorted(f"{name}.{listing}" for listing, name in entries if listing in OUTCOMES)
+    ended = sorted(name for listing, name in entries if listing == "ended")
+    assert alone == ended or not whole
+    first = [listing for listing, _ in entries if listing in ("open", "begun")]
+    return sorted(first + [name.rpartition(".")[2] for name in ended])
 
 
 def runner_settings(replica_id: str = "a", **changes: float) -> RunnerSettings:

@@ -193,7 +193,7 @@ def test_a_look_is_bounded(store, clock):
 
 def test_a_crash_at_any_write_is_made_good_by_the_next_look(clock):
     """Whatever was done already: in the end the same is gone, and the audio of the other job is there."""
-    for at in range(40):
+    for at in range(50):
         clock.now = 0.0
         store = nothing_older(MemoryStore(now=clock.date))
         spoken(store, clock, worker_output=True, seeded=True, webhook="https://client.example/hook")

@@ -8,7 +8,7 @@ from serve_app.errors import Conflict, JobExpired, JobNotFound
 from serve_app.jobs import OUTCOMES, JobStore, Letter, Outbox
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, Interleaving, interleavings
-from tests.support.jobs import JOB_ID, REF, Clock, Speak, finish, job_outcome, job_request, job_store, runner
+from tests.support.jobs import JOB_ID, REF, Clock, Speak, finish, job_outcome, job_request, job_store, lists_of, runner
 
 
 @pytest.fixture
@@ -24,10 +24,6 @@ def jobs(store: MemoryStore) -> JobStore:
 def outcomes_in(store: MemoryStore) -> list[str]:
     names = (info.key.rsplit("/", 1)[1].split(".")[0] for info in store.list(f"jobs/a/{JOB_ID}/").items)
     return [name for name in names if name.split("-")[0] in OUTCOMES]
-
-
-def lists_in(store: MemoryStore) -> list[str]:
-    return [info.key.split("/")[1] for info in store.list("lists/").items]
 
 
 @pytest.mark.parametrize("first", OUTCOMES)
@@ -92,7 +88,7 @@ def test_two_that_settle_leave_one_list_entry_and_no_marker(exclusive):
     acts = [partial(_settled, state, run, exclusive) for state, run in (("cancelled", 0), ("completed", 1))]
     for order in interleavings(submitted, *acts):
         state = job_store(order.store).status(REF).state
-        assert (lists_in(order.store), order.store.list("pending/").items) == ([state], []), order.steps
+        assert (lists_of(order.store), order.store.list("pending/").items) == ([state], []), order.steps
 
 
 def _settled(state: str, run: int, exclusive: bool, store: MemoryStore) -> None:
@@ -116,7 +112,7 @@ def test_a_retry_while_the_end_is_settled_loses_no_job(first_state):
 
     for order in interleavings(ended, settle, retry):
         marked = [marker.ref for marker in job_store(order.store).markers.oldest("a", limit=10)]
-        listed = [name for name in lists_in(order.store) if name != "begun"]  # where a retry may be begun
+        listed = [name for name in lists_of(order.store) if name != "begun"]  # where a retry may be begun
         assert (marked, listed) == ([REF], ["open"]), order.steps
 
 
@@ -131,7 +127,7 @@ def test_a_ttl_ends_a_job_by_itself(store):
     status = jobs.status(REF)
     assert (status.state, status.outcome.error.code) == ("expired", "ttl_over")
     assert jobs.status(REF).state == "expired"
-    assert (lists_in(store), jobs.markers.oldest("a", limit=10)) == (["expired"], [])
+    assert (lists_of(store), jobs.markers.oldest("a", limit=10)) == (["expired"], [])
 
 
 def test_a_job_without_a_ttl_waits_for_ever(store):
@@ -162,7 +158,7 @@ def test_a_client_cancels_what_has_not_ended(store, jobs, runs):
         jobs.begin(request, run=1, owner="a", started_at=150.0)
     status = jobs.cancel(REF)
     assert (status.state, status.outcome.error.code, status.outcome.run) == ("cancelled", "cancelled", runs)
-    assert (lists_in(store), jobs.markers.oldest("a", limit=10)) == (["cancelled"], [])
+    assert (lists_of(store), jobs.markers.oldest("a", limit=10)) == (["cancelled"], [])
     assert Outbox(store).page(limit=10)[0] == [Letter(REF, 0)]
 
 
@@ -194,13 +190,13 @@ def test_a_failed_or_expired_job_is_run_again_under_its_id(store, jobs, state):
     jobs.settle(job_request(), jobs.finish(job_outcome(state)))
     status = jobs.retry(REF)
     assert (status.state, status.standing.generation, status.standing.run) == ("queued", 1, 1)
-    assert (lists_in(store), len(jobs.markers.oldest("a", limit=10))) == (["open"], 1)
+    assert (lists_of(store), len(jobs.markers.oldest("a", limit=10))) == (["open"], 1)
     with pytest.raises(Conflict, match="retried meanwhile"):
         jobs.finish(job_outcome("completed", run=1))
     jobs.begin(job_request(), run=2, owner="b", started_at=201.0)
     again = job_outcome("completed", run=2, generation=1)
     jobs.settle(job_request(), jobs.finish(again))
-    assert (jobs.status(REF).outcome, lists_in(store), jobs.markers.oldest("a", limit=10)) == (again, ["completed"], [])
+    assert (jobs.status(REF).outcome, lists_of(store), jobs.markers.oldest("a", limit=10)) == (again, ["completed"], [])
 
 
 @pytest.mark.parametrize("state", ["queued", "in_progress", "completed", "cancelled"])
@@ -259,7 +255,7 @@ async def test_an_end_that_was_announced_by_one_who_died_is_carried_out(state):
         await r.wait(REF)
     assert await finish(store, r, REF) == state
     assert (job_store(store).status(REF).outcome, speak.requests) == (announced, [])
-    assert (store.list("pending/").items, lists_in(store)) == ([], [state])
+    assert (store.list("pending/").items, lists_of(store)) == ([], [state])
     assert Outbox(store).page(limit=10)[0] == [Letter(REF, 0)]
 
 

@@ -8,7 +8,7 @@ from serve_app.jobs.audio import STALE_S, JobAudio
 from serve_app.jobs.collector import GRACE_S, TOMBSTONE_S
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, Hooked, contents
-from tests.support.jobs import STARTED_AT, Clock, Speak, job_store, nothing_older, runner, speak_now, submit
+from tests.support.jobs import STARTED_AT, Clock, Speak, job_store, lists_of, nothing_older, runner, speak_now, submit
 from tests.support.older import put_older
 
 DAY_S = 86_400.0
@@ -53,7 +53,7 @@ def begin(store: MemoryStore, clock: Clock) -> None:
 
 
 def listed(store: MemoryStore) -> dict[str, int]:
-    return {state: len(store.list(f"lists/{state}/").items) for state in ("completed", "failed", "open")}
+    return {state: lists_of(store).count(state) for state in ("completed", "failed", "open")}
 
 
 def test_what_an_older_version_had_ended_is_listed_and_removed_like_all_else(store, clock, monkeypatch):

@@ -7,19 +7,15 @@ import pytest
 
 from serve_app.jobs import RETRYABLE, Collector, JobLists, JobOutcome
 from serve_app.jobs.collector import TOMBSTONE_S
-from serve_app.jobs.lists import ALL_LISTS
+from serve_app.jobs.lists import LISTED
 from serve_app.jobs.states import outcome_name
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, Hooked, contents, interleavings
-from tests.support.jobs import REF, Clock, job_outcome, job_request, job_store
+from tests.support.jobs import REF, Clock, job_outcome, job_request, job_store, lists_of
 
 REQUEST = job_request()
 PAST, LATER = 190.0, 400.0
 """Of the wall clock, which begins at 200 s."""
-
-
-def lists_in(store: MemoryStore) -> list[str]:
-    return [info.key.split("/")[1] for info in store.list("lists/").items]
 
 
 def ended(outcome: JobOutcome, request=REQUEST) -> MemoryStore:
@@ -49,13 +45,13 @@ def test_a_job_that_is_removed_while_it_is_settled_is_in_no_list(state):
     def prepare() -> MemoryStore:
         store = ended(outcome)
         settle(outcome, store)
-        assert lists_in(store) == [state]
+        assert lists_of(store) == [state]
         return store
 
     for order in interleavings(prepare, partial(settle, outcome), collect, switches=2):
         assert not any(isinstance(result, Exception) for result in order.results), order.results
         collect(order.store)
-        assert (lists_in(order.store), job_store(order.store).standing(REF).gone) == ([], True), order.steps
+        assert (lists_of(order.store), job_store(order.store).standing(REF).gone) == ([], True), order.steps
         collect(order.store, TOMBSTONE_S + 60.0)
         assert contents(order.store) == {}, order.steps
 
@@ -72,7 +68,7 @@ def test_a_job_that_is_removed_while_its_end_before_a_retry_is_settled_is_in_no_
 
     for order in interleavings(prepare, partial(settle, first), collect, switches=2):
         collect(order.store)
-        assert (lists_in(order.store), job_store(order.store).standing(REF).gone) == ([], True), order.steps
+        assert (lists_of(order.store), job_store(order.store).standing(REF).gone) == ([], True), order.steps
 
 
 def test_a_job_whose_end_a_client_shortened_is_in_no_list_when_it_is_settled_late():
@@ -89,7 +85,7 @@ def test_a_job_whose_end_a_client_shortened_is_in_no_list_when_it_is_settled_lat
             job_store(store, exclusive=True).settle_removed(REF)
 
     for order in interleavings(prepare, settle_removed, collect, switches=2):
-        assert (lists_in(order.store), job_store(order.store).standing(REF).gone) == ([], True), order.steps
+        assert (lists_of(order.store), job_store(order.store).standing(REF).gone) == ([], True), order.steps
 
 
 @pytest.mark.parametrize("state", RETRYABLE)
@@ -106,14 +102,14 @@ def test_a_retried_job_is_listed_whenever_a_late_settler_of_its_first_end_is_kil
         with contextlib.suppress(Crash):
             settle(outcome, crashing, exclusive=exclusive)
         crashed = crashing.crashed
-        assert "open" in lists_in(store), at
+        assert "open" in lists_of(store, whole=False), at
         settle(outcome, store, exclusive=exclusive)
-        assert set(lists_in(store)) - {"begun"} == {"open"}
+        assert set(lists_of(store)) - {"begun"} == {"open"}
         at += 1
     assert at > 3
 
 
-@pytest.mark.parametrize("left", ALL_LISTS)
+@pytest.mark.parametrize("left", LISTED)
 def test_a_list_entry_that_was_left_goes_with_the_job(left):
     """It would be listed for ever: as one that waits, or as what another outcome would have made of it."""
     outcome = job_outcome("completed", expires_at=PAST)
@@ -121,7 +117,7 @@ def test_a_list_entry_that_was_left_goes_with_the_job(left):
     settle(outcome, store)
     JobLists(store).put(REQUEST, left)
     collect(store)
-    assert lists_in(store) == []
+    assert lists_of(store) == []
 
 
 def test_a_retried_job_is_kept_from_its_new_end():
@@ -136,7 +132,7 @@ def test_a_retried_job_is_kept_from_its_new_end():
     second = job_outcome("completed", run=2, generation=1, expires_at=2 * LATER)
     settle(job_store(store).finish(second), store)
     collect(store, 201.0)
-    assert (job_store(store).standing(REF).gone, lists_in(store)) == (False, ["completed"])
+    assert (job_store(store).standing(REF).gone, lists_of(store)) == (False, ["completed"])
     collect(store, 601.0)
     assert job_store(store).standing(REF).gone
     collect(store, TOMBSTONE_S + 700.0)
@@ -149,7 +145,7 @@ def test_what_a_replica_has_just_begun_is_taken_off_its_list_by_the_end():
     store = ended(outcome)
     JobLists(store).put(REQUEST, "begun")
     settle(outcome, store)
-    assert lists_in(store) == ["cancelled"]
+    assert lists_of(store) == ["cancelled"]
 
 
 @pytest.mark.parametrize("settled", ["cancelled", "failed"])
@@ -164,7 +160,7 @@ def test_what_completed_after_another_end_was_settled_is_removed_at_its_own_time
     collect(store)
     assert job_store(store).status(REF).state == "completed"
     collect(store, 201.0)
-    assert (job_store(store).standing(REF).gone, lists_in(store)) == (True, [])
+    assert (job_store(store).standing(REF).gone, lists_of(store)) == (True, [])
     collect(store, TOMBSTONE_S + 300.0)
     assert contents(store) == {}
 
@@ -176,11 +172,11 @@ def test_an_end_that_was_settled_for_the_other_of_two_requests_with_one_key_is_l
     store = ended(outcome, others)
     JobLists(store).put(mine, "open")
     settle(outcome, store, exclusive=False, request=mine)
-    assert lists_in(store) == ["completed"]
-    (entry,) = JobLists(store).part("default", "completed").entries
+    assert lists_of(store) == ["completed"]
+    (entry,) = JobLists(store).part("default", "ended").entries
     assert (entry.accepted_ms, store.list("pending/").items) == (100_500, [])
     collect(store, 201.0)
-    assert lists_in(store) == []
+    assert lists_of(store) == []
 
 
 @pytest.mark.parametrize(("state", "listings"), [("completed", 0), ("cancelled", 0), ("failed", 2)])
