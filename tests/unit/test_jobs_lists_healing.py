@@ -123,7 +123,7 @@ async def test_a_page_of_one_job_costs_few_listings(store):
     assert (page.items, len(asked)) == ((), SCANNED // WINDOW)
 
 
-async def test_a_begun_job_is_asked_once_a_second_and_its_end_shows_at_once(store):
+async def test_a_begun_job_is_asked_once_in_a_while_and_its_end_shows_at_once(store):
     """The lists tell of the end; only whether it runs, or waits for its next run, is as old as that."""
     request, clock, asked = job_request(), Clock(), []
     jobs = job_store(store, clock)
