@@ -189,6 +189,7 @@ def serving(
     jobs: int = 1,
     running_jobs: int = 2,
     model_options: Mapping[str, Any] | None = None,
+    jobs_options: Mapping[str, Any] | None = None,
     no_op: bool = False,
 ) -> Iterator[RunningService]:
     """The service on the store that the variables of `store` name, with fixed numbers of replicas; ready. `no_op`:
@@ -206,7 +207,7 @@ def serving(
     ]
     args["transcriber"] = None
     args["ingress"] |= {"autoscaling": fixed(1), **small}
-    args["jobs"] |= {"autoscaling": fixed(jobs), "max_running_jobs": running_jobs, **small}
+    args["jobs"] |= {"autoscaling": fixed(jobs), "max_running_jobs": running_jobs, **small, **dict(jobs_options or {})}
     if no_op:
         config["applications"].append({"name": "no-op", "route_prefix": NO_OP, "import_path": "bench.no_op:build"})
     path, calls = folder / "deploy.yaml", folder / "calls"

@@ -9,12 +9,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 from itertools import count, islice
 from typing import NamedTuple, Protocol
 
 from serve_app import keys, logs
 from serve_app.domain import JobState
-from serve_app.errors import JobExpired, JobNotFound, ObjectCorrupt, ServiceError
+from serve_app.errors import Conflict, JobExpired, JobNotFound, ObjectCorrupt, ObjectNotFound, ServiceError
 from serve_app.job_pages import JobPage, JobPages
 from serve_app.job_teller import TELL_S, JobTeller
 from serve_app.jobs import Claim, Idempotency, JobRef, JobRequest, JobStatus, JobStore, Marker, Results
@@ -24,7 +25,7 @@ from serve_app.storage import ObjectStore
 
 __all__ = ["Accepted", "JobClient", "Runners", "job_ref"]
 
-POLL_FROM_S, POLL_TO_S = 0.1, 2.0
+POLL_FROM_S, POLL_TO_S = 0.1, 1.0
 WATCH_S = 0.5
 LOOKS = 10
 """Of a stream of events every tenth look ends a job that is past its ttl, or whose end was announced, as a status does;
@@ -101,16 +102,13 @@ class JobClient:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    async def claim(self, tenant: str, key: str, body_sha256: str) -> Claim:
-        """The job that an idempotency key stands for. Raises IdempotencyMismatch, InvalidRequest."""
-        return await asyncio.to_thread(self._keys.claim, tenant, key, body_sha256)
-
     async def look(self, tenant: str, key: str, body_sha256: str) -> Claim:
-        """The first half of `claim`, which writes nothing: what is refused between the two has not used up its key."""
+        """The job that an idempotency key stands for, known or not. Writes nothing: what is refused before `hold` has
+        not used up its key. Raises IdempotencyMismatch, InvalidRequest."""
         return await asyncio.to_thread(self._keys.look, tenant, key, body_sha256)
 
     async def hold(self, ref: JobRef, key: str, body_sha256: str) -> Claim:
-        """The second half, for a job that `look` found unknown."""
+        """Have the key stand for a job that `look` found unknown."""
         return await asyncio.to_thread(self._keys.hold, ref, key, body_sha256)
 
     async def submit(self, request: JobRequest) -> Accepted:
@@ -142,7 +140,10 @@ class JobClient:
 
     async def status(self, ref: JobRef) -> JobStatus:
         """From the store alone. Raises JobNotFound, JobExpired."""
-        return await asyncio.to_thread(self._jobs.status, ref)
+        return await self._status(ref)
+
+    async def _status(self, ref: JobRef, *, past: bool = False) -> JobStatus:
+        return await asyncio.to_thread(partial(self._jobs.status, ref, past=past))
 
     async def position(self, status: JobStatus) -> int | None:
         """Of a queued job: 1 is the next; what is being spoken counts as before it. None for any other."""
@@ -169,19 +170,23 @@ class JobClient:
             async with asyncio.timeout(timeout_s):
                 await self._runners.run(status.marker)
         except TimeoutError:
-            return await self.status(ref)
+            return await self._status(ref, past=True)
         except ServiceError as error:
             logs.event("runner_lost", job_id=ref.job_id, code=error.code, reason=error.message)
         except Exception as error:  # of a Jobs replica of an older version, which has no such method
             logs.failure("runner_lost", error, job_id=ref.job_id)
-        return await self.wait(ref, deadline - self._clock())
+        return await self._wait(ref, deadline - self._clock(), past=True)
 
     async def wait(self, ref: JobRef, timeout_s: float) -> JobStatus:
         """Wait for its end, at most `timeout_s`, without telling anybody; the state it has then."""
+        return await self._wait(ref, timeout_s, past=False)
+
+    async def _wait(self, ref: JobRef, timeout_s: float, *, past: bool) -> JobStatus:
+        """Who has seen it once is told of its end though its time be over by the next look."""
         deadline, pause_s = self._clock() + timeout_s, POLL_FROM_S
-        while (status := await self.status(ref)).outcome is None and self._clock() < deadline:
+        while (status := await self._status(ref, past=past)).outcome is None and self._clock() < deadline:
             await asyncio.sleep(min(pause_s, max(deadline - self._clock(), 0)))
-            pause_s = min(2 * pause_s, POLL_TO_S)
+            pause_s, past = min(2 * pause_s, POLL_TO_S), True
         return status
 
     async def events(self, ref: JobRef) -> AsyncIterator[JobStatus]:
@@ -221,8 +226,13 @@ class JobClient:
         another that is asked for meanwhile comes after it."""
         purge = asyncio.get_running_loop().create_task(self._purge(tenant, self._wall_clock()), context=Context())
         self._purges.add(purge)
-        purge.add_done_callback(self._purges.discard)
+        purge.add_done_callback(self._purge_over)
         return await asyncio.shield(purge)
+
+    def _purge_over(self, purge: asyncio.Task[int]) -> None:
+        self._purges.discard(purge)
+        if not purge.cancelled() and (error := purge.exception()):  # whoever asked may have left
+            logs.failure("purge_broken_off", error)
 
     async def _purge(self, tenant: str, now: float) -> int:
         """What is accepted after `now` stays, whenever this comes to it."""
@@ -237,7 +247,10 @@ class JobClient:
                 markers = self._jobs.markers.all(shard)
                 while some := await asyncio.to_thread(_next, markers, PURGED):
                     waiting = (each for each in some if each.ref.tenant == tenant and each.accepted_ms <= 1000 * now)
-                    removed += sum(await asyncio.gather(*map(cancelled, waiting)))
+                    ended = await asyncio.gather(*map(cancelled, waiting), return_exceptions=True)
+                    if failed := [each for each in ended if isinstance(each, BaseException)]:
+                        raise failed[0]  # of the store; none of the others is left behind
+                    removed += ended.count(True)
         logs.event("purged", jobs=removed)
         return removed
 
@@ -246,7 +259,7 @@ class JobClient:
             return self._jobs.standing(ref).state == "queued" and (
                 self._jobs.cancel(ref, begun=False).standing.outcome == "cancelled"
             )
-        except (JobNotFound, JobExpired):  # a marker that is left over
+        except (JobNotFound, JobExpired, ObjectNotFound, Conflict):  # a marker that is left over; or retried meanwhile
             return False
         except (ObjectCorrupt, ValueError) as error:  # one broken record keeps no other job
             logs.failure("not_purged", error, job_id=ref.job_id)

@@ -107,10 +107,10 @@ class JobRunner:
             self._wake.set()
         return at_once
 
-    async def wait(self, ref: JobRef) -> None:
-        """Until this replica is done with the job; at once if it does not run here."""
+    async def wait(self, ref: JobRef, timeout_s: float | None = None) -> None:
+        """Until this replica is done with the job, or for `timeout_s`; at once if it does not run here."""
         if task := self._tasks.get(ref):
-            await asyncio.wait({task})  # it may be cancelled, which is no cancellation of who waits
+            await asyncio.wait({task}, timeout=timeout_s)  # it may be cancelled, which is no cancellation of who waits
 
     async def serve(self) -> None:
         """Do all that a replica does, until cancelled. What fails is logged, and tried again at the next turn."""
@@ -182,9 +182,9 @@ class JobRunner:
         found, owned = await asyncio.get_running_loop().run_in_executor(self._watching, self._look_at, run)
         if self._executor.run_of(ref) != run:  # it is being ended here by now
             return
-        if found.outcome is not None or found.run > run.run or not owned:
+        if found.outcome is not None or found.gone or found.run > run.run or not owned:
             logs.event("run_stopped", job_id=ref.job_id, state=found.state, run=run.run, owned=owned)
-            if found.outcome is not None or not owned:
+            if found.outcome is not None or found.gone or not owned:
                 self._executor.ended_elsewhere(ref)
             if found.outcome is not None:
                 self._waiting.ended(ref)

@@ -124,8 +124,9 @@ class Webhooks:
 
     async def _try(self, letter: Letter) -> None:
         try:
-            status = await self._ask(self._jobs.status, letter.ref)
-        except (JobNotFound, JobExpired):
+            status = await self._ask(self._jobs.status, letter.ref, past=True)
+        except (JobNotFound, JobExpired) as error:
+            logs.event("webhook_without_job", code=error.code)
             await self._ask(self._outbox.remove, letter)
             return
         attempts = await self._ask(self._outbox.attempts, letter)

@@ -15,14 +15,13 @@ from serve_app.fetching import Fetcher
 from serve_app.heartbeats import Liveness
 from serve_app.job_client import JobClient
 from serve_app.jobs import Results
-from serve_app.settings import LOOPBACK_NAMES, LimitSettings
+from serve_app.settings import LOOPBACK_NAMES, JobsSettings, LimitSettings
 from serve_app.speech import Speaker
 from serve_app.storage import ObjectStore, UrlSigner
 from serve_app.voices import VoiceLibrary
 
 __all__ = ["Cluster", "PartState", "PartStatus", "Services", "services_of", "tenant_of"]
 
-DEAD_AFTER_S = 60.0
 PartState = Literal["ready", "idle", "starting", "failed"]
 
 
@@ -67,7 +66,7 @@ class Services:
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES
     job_defaults: JobPolicyDefaults = field(default_factory=JobPolicyDefaults)
     wall_clock: Callable[[], float] = time.time
-    liveness: Liveness = field(default_factory=lambda: Liveness(DEAD_AFTER_S, time.monotonic))
+    liveness: Liveness = field(default_factory=lambda: Liveness(JobsSettings().dead_after_s, time.monotonic))
 
     def url(self, request: Request, key: str, filename: str) -> str:
         """An absolute URL at which the holder can read the object until it expires."""

@@ -1,6 +1,7 @@
 """The Serve shell of the HTTP application."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from serve_app.deployments.jobs import speaker_for
 from serve_app.deployments.threads import wait_in_threads
 from serve_app.deployments.voice_cache import VoiceCacheArgs
 from serve_app.fetching import UrlFetcher
+from serve_app.heartbeats import Liveness
 from serve_app.job_client import JobClient
 from serve_app.jobs import Results
 from serve_app.models import describe
@@ -73,6 +75,7 @@ class Ingress:
             public_url=args.public_url,
             allowed_hosts=args.allowed_hosts,
             job_defaults=JobPolicyDefaults(args.jobs.ttl_s, args.jobs.retention_s),
+            liveness=Liveness(args.jobs.dead_after_s, time.monotonic),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -29,6 +29,12 @@ __all__ = ["Jobs", "speaker_for"]
 
 STOP_MARGIN_S = 10.0
 """Before Serve's own patience ends, jobs are stopped in an orderly way."""
+CALL_S = 5.0
+"""How long a call waits here for the end of its job; its caller asks the store after that. Serve lets open calls end
+before it tells a replica, by `__del__`, that it is to stop: one that was open for as long as its job would use up the
+time in which jobs are let go, and the replica would be killed with them."""
+TOLD_LATE_S = CALL_S + 4.0
+"""From when Serve begins to stop a replica until it is told, at most: Serve looks at open calls every 2 s."""
 
 
 class Jobs:
@@ -47,7 +53,7 @@ class Jobs:
         logs.configure(args.log_level)
         work_behind_the_ingress()
         wait_in_threads()
-        self._drain_s = max(0.0, args.jobs.graceful_shutdown_timeout_s - STOP_MARGIN_S)
+        self._drain_s = max(0.0, args.jobs.graceful_shutdown_timeout_s - TOLD_LATE_S - STOP_MARGIN_S)
         settings = RunnerSettings(
             replica_id=serve.get_replica_context().replica_id.unique_id,
             max_running_jobs=args.jobs.max_running_jobs,
@@ -82,10 +88,10 @@ class Jobs:
                 await self._runner.start(marker)
 
     async def run_named(self, name: str) -> None:
-        """Start the job of this marker and return when this replica is done with it."""
+        """Start the job of this marker and return when this replica is done with it, or after CALL_S."""
         if marker := parse_marker(name):
             await self._runner.start(marker)
-            await self._runner.wait(marker.ref)
+            await self._runner.wait(marker.ref, CALL_S)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What QueuedAudioPolicy counts; Serve asks for it every few seconds."""

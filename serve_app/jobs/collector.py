@@ -39,6 +39,8 @@ AT_ONCE = 8
 """Jobs that are looked at at the same time: a look is some twenty requests, one after the other."""
 GRACE_S = 3600.0
 """Audio this young is left: a job that has just written it, or found it again, may be about to name it."""
+UNTOLD_S = 60.0
+"""How soon a job is looked at again whose webhook is still to be sent."""
 TOMBSTONE_S = 30 * 86_400.0
 """How long a removed job answers 410 rather than 404."""
 SPEECH = re.compile(r"speech-([0-9a-f]{64})\.v1")
@@ -110,6 +112,8 @@ class Collector:
                 self._lists.done(due)
             elif self._must_wait(due.ref, names):
                 self._put_off(due)
+            elif outcome is not None and self._is_to_be_told(request, outcome, found):
+                self._put_off(due, UNTOLD_S)
             else:
                 since = self._gone_since(due) if found.gone else self._wall_clock()
                 self._remove(due, request, outcome, names, since)
@@ -147,6 +151,15 @@ class Collector:
     def _write_gone(self, ref: JobRef, times: Mapping[str, float]) -> None:
         gone = {"schema_version": 1, "tenant": ref.tenant, "job_id": ref.job_id, **times}
         self._folders.note(ref, GONE, json.dumps(gone).encode())
+
+    def _is_to_be_told(self, request: JobRequest, outcome: JobOutcome, found: Standing) -> bool:
+        """Whether its webhook is still to be sent or given up, which takes what is known of the job; or whoever settles
+        its end may be about to write the letter."""
+        if request.webhook is None or found.notified or found.gone:
+            return False
+        if self._outbox.attempts(Letter(request.ref, found.generation)) is not None:
+            return True
+        return self._wall_clock() < removed_at(outcome, found) + GRACE_S
 
     def _must_wait(self, ref: JobRef, names: set[str]) -> bool:
         """Whether it names audio that nobody may remove yet: a job of an older version may have it, which says so

@@ -88,15 +88,15 @@ class JobStore:
         """The state by one listing, whether the job exists or not."""
         return self._folders.standing(ref)
 
-    def status(self, ref: JobRef) -> JobStatus:
+    def status(self, ref: JobRef, *, past: bool = False) -> JobStatus:
         """The state of a job. Ends one that is past its ttl, or whose end was announced. Raises JobNotFound, or
-        JobExpired where its result is removed."""
+        JobExpired where its result is past its time, with `past` only where it is removed."""
         try:
-            return self._look(ref)
+            return self._look(ref, past)
         except (ObjectNotFound, Conflict):  # removed or retried, after it was listed: another look tells
-            return self._look(ref)
+            return self._look(ref, past)
 
-    def _look(self, ref: JobRef) -> JobStatus:
+    def _look(self, ref: JobRef, past: bool) -> JobStatus:
         found = self._endings.standing(ref)
         if found.gone:
             raise job_expired(ref)
@@ -105,7 +105,7 @@ class JobStore:
         if found.outcome is not None:
             ended = self._folders.ahead(ref, states.outcome_name(found.outcome, found.generation), JobOutcome)
             request, outcome = self._request(ref), ended()
-            if self._wall_clock() >= removed_at(outcome, found):
+            if not past and self._wall_clock() >= removed_at(outcome, found):
                 raise job_expired(ref)
             return JobStatus(request=request, state=found.state, standing=found, outcome=outcome)
         begun = self._folders.ahead(ref, states.run_name(found.run), JobRun) if found.runs else None

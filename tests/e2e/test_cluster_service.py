@@ -15,12 +15,13 @@ import yaml
 from serve_app.audio import decode, encode
 from serve_app.storage import S3Store
 from tests.support.deadline import DEADLINE_S
-from tests.support.running import ROOT, RunningService, ended, environment, free_port, running, until
+from tests.support.running import RunningService, ended, environment, free_port, running, until
 from tests.support.seaweedfs import SeaweedFS, run_seaweedfs
 from tests.support.sentences import SENTENCES
 from tests.support.speech import joined
-from tests.support.tiny_f5 import ARCHITECTURE, tiny_settings, write_tiny_f5
+from tests.support.tiny_f5 import write_tiny_f5
 from tests.support.transcribe import error_rate_over_sentences, transcribe, word_error_rate
+from tests.support.two_models import two_models
 
 MAX_WER = 0.06
 BUCKET = "speech"
@@ -41,7 +42,7 @@ def service(tmp_path_factory, s3: SeaweedFS):
     write_tiny_f5(folder / "f5")
     port = free_port()
     config = folder / "deploy.yaml"
-    config.write_text(yaml.safe_dump(_config(folder / "f5")))
+    config.write_text(yaml.safe_dump(two_models(folder / "f5", BUCKET)))
     command = [sys.executable, "-m", "serve_app.launcher", str(config), "--port", str(port)]
     german = write_tiny_f5(folder / "german", seed=1, depth=1, letters=GERMAN)
     bucket = S3Store(s3.config(BUCKET))
@@ -57,33 +58,6 @@ def service(tmp_path_factory, s3: SeaweedFS):
     )
     with running(command, port, env) as service:
         yield service
-
-
-def _config(weights: Path) -> dict:
-    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
-    args = config["applications"][0]["args"]
-    quick = {"upscale_delay_s": 0.5, "downscale_delay_s": 1, "metrics_interval_s": 0.5, "look_back_period_s": 1}
-    args["models"] = [
-        {
-            "engine": "preview",
-            "max_ongoing_requests": 4,
-            "num_cpus": 0.1,
-            "autoscaling": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1} | quick,
-        },
-        tiny_settings(weights, max_ongoing_requests=1, max_queued_requests=2, retry_after_s=7),
-        tiny_settings(
-            weights,
-            name="f5-german",
-            source=f"s3://{BUCKET}/models/german.safetensors",
-            vocab=f"s3://{BUCKET}/models/german.txt",
-            architecture=ARCHITECTURE | {"depth": 1},
-            license="CC-BY-4.0",
-            languages=["de"],
-        ),
-    ]
-    args["default_model"] = "preview"
-    args["jobs"] |= {"heartbeat_s": 0.5, "dead_after_s": 2, "sweep_s": 0.5}
-    return config
 
 
 def status_of(client: httpx.Client, service: RunningService, job_id: str) -> dict:
@@ -158,6 +132,25 @@ def test_an_event_arrives_before_the_end_of_its_job(service: RunningService, cli
         state = status_of(client, service, job_id)["status"]
     client.post(f"{service.url}/cancel/{job_id}")
     assert (stream.headers["content-type"].split(";")[0], state[:3]) == ("text/event-stream", "IN_")
+
+
+def test_a_cancelled_job_leaves_the_replica(service: RunningService, client: httpx.Client):
+    """From when its run stops, what is being spoken ends and what waits is not spoken: the replica is free."""
+
+    def replica() -> dict:
+        return client.get(f"{service.url}/health").json()["models"]["f5"]["replica"]
+
+    before = replica()
+    body = {"input": LONG_TEXT, "model": "f5", "seed": 4}
+    job_id = client.post(f"{service.url}/v1/jobs", json=body).json()["id"]
+    until(lambda: replica()["units_done"] > before["units_done"] + 1, "some units are spoken")
+    assert client.post(f"{service.url}/cancel/{job_id}").json()["status"] == "CANCELLED"
+    stopped = [f'"{job_id}"', '"run_stopped"']
+    until(lambda: any(all(word in line for word in stopped) for line in service.printed.splitlines()), "run stops")
+    left = replica()
+    free = until(lambda: (now := replica())["running"] + now["waiting"] == 0 and now, "replica is free")
+    assert free["units_done"] <= left["units_done"] + 1
+    assert free["units_abandoned"] > before["units_abandoned"]
 
 
 def test_f5_speaks_with_an_uploaded_voice_beside_preview(service: RunningService, client: httpx.Client):
@@ -259,14 +252,19 @@ def test_a_job_survives_its_jobs_replica(service: RunningService, client: httpx.
     assert len(runs) == 2
 
 
-def test_preview_scales_to_two_replicas_and_back(service: RunningService, client: httpx.Client):
-    """Under load the dashboard shows two replicas of preview; when it ends, one."""
-    until(lambda: len(service.replicas("preview")) == 1, "the earlier tests' load is over")
+def test_preview_and_jobs_scale_to_two_replicas_and_back(service: RunningService, client: httpx.Client):
+    """Under load the dashboard shows two replicas of each, by open requests and by queued audio; when it ends, one."""
+    parts = ("preview", "Jobs")
+
+    def replicas() -> list[int]:
+        return [len(service.replicas(part)) for part in parts]
+
+    until(lambda: replicas() == [1, 1], "the earlier tests' load is over")
     jobs = [client.post(f"{service.url}/run", json={"input": {"text": LONG_TEXT}}).json()["id"] for _ in range(3)]
-    until(lambda: len(service.replicas("preview")) == 2, "scales up")
+    until(lambda: replicas() == [2, 2], "both scale up")
     for job_id in jobs:
         until(lambda job_id=job_id: status_of(client, service, job_id)["status"] == "COMPLETED", "job ends")
-    until(lambda: len(service.replicas("preview")) == 1, "scales down")
+    until(lambda: replicas() == [1, 1], "both scale down")
 
 
 def test_status_calls_reach_no_model(service: RunningService, client: httpx.Client):

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from serve_app import job_client, keys
-from serve_app.errors import JobNotFound, Unavailable
+from serve_app.errors import Conflict, JobExpired, JobNotFound, ObjectNotFound, StorageUnreachable, Unavailable
 from serve_app.job_client import JobClient, job_ref
 from serve_app.jobs import JobRef
 from serve_app.jobs.states import ending_name
@@ -97,6 +97,29 @@ async def test_run_outlives_the_runner_that_had_the_job(store):
     assert (await waiting).state == "completed"
 
 
+class Short(Runners):
+    """Returns before the job has ended, which then ends, and its time is over, while its caller looks away."""
+
+    def __init__(self, store: MemoryStore, clock: Clock) -> None:
+        super().__init__(store)
+        self.clock = clock
+
+    async def run(self, marker) -> None:
+        self.clock.now += 5.0
+        job_store(self.store, self.clock).finish(job_outcome("completed", expires_at=self.clock.wall() + 1.0))
+        self.clock.now += 2.0
+
+
+async def test_who_waits_is_told_of_an_end_whose_time_is_over_by_then(store):
+    """RunPod's shortest ttl is a second, and a caller looks once a second; another call is told that it is over."""
+    clock = Clock()
+    client = client_of(store, Short(store, clock), clock)
+    ref = (await client.submit(job_request())).request.ref
+    assert (await client.run(ref, timeout_s=60)).state == "completed"
+    with pytest.raises(JobExpired):
+        await client.status(ref)
+
+
 @pytest.mark.parametrize("job_id", ["", "x", "../../etc/passwd", JOB_ID.upper() + "/", JOB_ID + "/", "a" * 5000])
 def test_what_cannot_be_an_id_is_not_found(job_id):
     """No key is ever built from a string that the service did not give out."""
@@ -182,6 +205,37 @@ async def test_a_purge_holds_few_jobs_at_once(store, monkeypatch):
     assert await client.purge("default") == 40
     assert max(tasks) <= 5 + 3
     assert {job_store(store).status(ref).state for ref in refs} == {"cancelled"}
+
+
+@pytest.mark.parametrize("error", [Conflict("retried meanwhile"), ObjectNotFound("removed meanwhile")])
+async def test_a_job_that_was_retried_or_removed_meanwhile_breaks_no_purge(store, error):
+    """It is not counted, and all others are cancelled."""
+    first, *others = waiting_jobs(store, 5)
+    client = client_of(store, Runners(store))
+    breaking(client, first, error)
+    assert await client.purge("default") == 4
+    assert {job_store(store).status(ref).state for ref in others} == {"cancelled"}
+
+
+async def test_a_purge_that_the_store_breaks_off_leaves_no_task_behind(store):
+    """Whoever asked is told, when what was begun beside it is done."""
+    first, *others = waiting_jobs(store, 5)
+    client = client_of(store, Runners(store))
+    breaking(client, first, StorageUnreachable("no answer"))
+    with pytest.raises(StorageUnreachable):
+        await client.purge("default")
+    assert {job_store(store).status(ref).state for ref in others} == {"cancelled"}
+
+
+def breaking(client: JobClient, broken: JobRef, error: Exception) -> None:
+    cancel = client._jobs.cancel
+
+    def cancelled(ref: JobRef, **more):
+        if ref == broken:
+            raise error
+        return cancel(ref, **more)
+
+    client._jobs.cancel = cancelled
 
 
 async def test_a_purge_outlives_who_asked_for_it(store):

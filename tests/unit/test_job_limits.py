@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from serve_app import keys
 from serve_app.errors import EngineError, Overloaded, ReplicaLost
 from serve_app.job_executor import ExecutorSettings, JobExecutor
 from serve_app.jobs import progress
@@ -204,6 +205,22 @@ async def test_a_cancelled_job_stops_being_spoken(store):
     await r.watch()
     assert await finish(store, r, ref) == "cancelled"
     assert speak.stopped == 1
+    assert store._objects == before
+
+
+async def test_a_run_of_a_job_that_is_removed_stops(store):
+    """Its replica was paused for longer than the result was kept."""
+    speak = Forever()
+    ref, r = submit(store), runner(store, speak)
+    await r.start(told(store, ref))
+    await until(lambda: speak.begun)
+    for info in store.list(f"jobs/{ref.job_id[-1]}/").items:
+        store.delete(info.key)
+    store.put(keys.job(ref.tenant, ref.job_id, "gone.v1.json"), b"{}", content_type="application/json")
+    before = dict(store._objects)
+    await r.watch()
+    await until(lambda: speak.stopped)
+    await r.wait(ref)
     assert store._objects == before
 
 

@@ -285,7 +285,7 @@ async def test_a_webhook_that_cannot_be_looked_at_is_left_for_a_while(store, mon
     await ended(store)
     hooks, asked = webhooks(store, Sender()), []
 
-    def status(ref):
+    def status(ref, *, past):
         asked.append(ref)
         raise StorageUnreachable("no answer")
 
