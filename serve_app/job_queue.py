@@ -6,16 +6,18 @@ turn, some at a time: the more replicas there are, the fewer each looks at, and 
 
 import hashlib
 import heapq
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
 
 from serve_app import keys
 from serve_app.jobs import JobRef, JobStore, Marker
 
-__all__ = ["JobQueue", "chosen", "chosen_for", "fair_order"]
+__all__ = ["JobQueue", "Turns", "chosen", "chosen_for", "fair_order"]
 
 SWEEP_PAGE = 1000
 """Markers that one look at a shard reads, and as many of those behind them, which come in turn."""
+TENANTS = 10_000
+"""Tenants whose last turn is remembered; of more, those that had theirs the longest ago count as never served."""
 
 
 class JobQueue:
@@ -76,19 +78,49 @@ def chosen_for(thing: str, names: Iterable[str]) -> str:
     return max(names, key=lambda name: hashlib.sha256(f"{name} {thing}".encode()).digest())
 
 
-def fair_order(waiting: Iterable[Marker], running: Iterable[JobRef] = ()) -> Iterator[Marker]:
-    """Whose turn it is: of the tenant that has the fewest running, the oldest first; low priority after all others."""
+class Turns:
+    """When each tenant had its last turn, as a number that grows. A replica knows of its own turns alone: each sees a
+    share of all tenants' jobs, so what is fair at each is fair in all."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[str, int] = OrderedDict()
+        self._count = 0
+
+    def took(self, tenant: str) -> None:
+        """A job of this tenant is begun."""
+        self._count += 1
+        self._last[tenant] = self._count
+        self._last.move_to_end(tenant)
+        if len(self._last) > TENANTS:
+            self._last.popitem(last=False)
+
+    @property
+    def last(self) -> Mapping[str, int]:
+        """By tenant, the latest is the highest, from 1; of one that had none nothing."""
+        return self._last
+
+
+def fair_order(
+    waiting: Iterable[Marker], running: Iterable[JobRef] = (), last: Mapping[str, int] | None = None
+) -> Iterator[Marker]:
+    """Whose turn it is: of the tenant that has the fewest running, the oldest first; low priority after all others.
+
+    Of tenants with equally few the one whose `last` turn (see `Turns`) was the longest ago is next, so that a freed
+    slot does not always fall to whoever has the oldest jobs.
+    """
     classes: dict[bool, dict[str, list[Marker]]] = {False: {}, True: {}}
     for marker in sorted(waiting, key=lambda marker: (marker.accepted_ms, marker.ref.job_id), reverse=True):
         classes[marker.low_priority].setdefault(marker.ref.tenant, []).append(marker)
-    served = Counter(ref.tenant for ref in running)
+    served, turn = Counter(ref.tenant for ref in running), dict(last or {})
+    now = max(turn.values(), default=0)
     for tenants in classes.values():
-        turns = [(served[tenant], queue[-1].accepted_ms, tenant) for tenant, queue in tenants.items()]
+        turns = [(served[each], turn.get(each, 0), queue[-1].accepted_ms, each) for each, queue in tenants.items()]
         heapq.heapify(turns)
         while turns:
-            _, _, tenant = heapq.heappop(turns)
+            *_, tenant = heapq.heappop(turns)
             queue = tenants[tenant]
             yield queue.pop()
-            served[tenant] += 1
+            now += 1
+            served[tenant], turn[tenant] = served[tenant] + 1, now
             if queue:
-                heapq.heappush(turns, (served[tenant], queue[-1].accepted_ms, tenant))
+                heapq.heappush(turns, (served[tenant], now, queue[-1].accepted_ms, tenant))

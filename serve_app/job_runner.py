@@ -250,6 +250,7 @@ class JobRunner:
     def _begin(self, ref: JobRef, after_run: int | None = None, *, alone: bool = False) -> None:
         # An empty context: the job outlives the call that started it, and must not be cancelled or logged with it.
         self._tasks[ref] = asyncio.get_running_loop().create_task(self._run(ref, after_run), context=Context())
+        self._waiting.begun(ref)
         if alone:
             self._alone = ref
 

@@ -19,7 +19,7 @@ from functools import partial
 from serve_app import logs
 from serve_app.errors import JobExpired, JobNotFound
 from serve_app.heartbeats import Heartbeats
-from serve_app.job_queue import JobQueue, chosen_for, fair_order
+from serve_app.job_queue import JobQueue, Turns, chosen_for, fair_order
 from serve_app.job_retries import LONGEST_PAUSE_S
 from serve_app.jobs import JobRef, JobStatus, JobStore, Marker
 from serve_app.patience import logged
@@ -73,6 +73,7 @@ class WaitingJobs:
         self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of since
         self._held: dict[JobRef, _Held] = {}
         self._looked: dict[JobRef, int] = {}  # the sweep after which a job was looked at, or might have been
+        self._turns = Turns()
         self._sweeps = 0
         self._live: Set[str] = frozenset()
         self._mine: dict[str, bool] = {}  # whether this replica is chosen, as long as the same ones live
@@ -131,10 +132,23 @@ class WaitingJobs:
         """Those that do not run here and may be free, in fair order; what is another's turn comes last, and now and
         then. A new one is left for a turn to whoever was told of it."""
         own = self._own | self._left.keys()
-        waiting = [each for each in self._queue if each.ref not in running and self._may_be_free(each.ref)]
-        mine = {marker.ref: marker.ref in own or self.is_mine(marker.ref.job_id) for marker in waiting}
-        considered = (each for each in waiting if mine[each.ref] or self._waited.get(each.ref, 1) % OTHERS_TURN == 0)
-        return sorted(fair_order(considered, running), key=lambda each: (each.low_priority, not mine[each.ref]))
+        mine: list[Marker] = []
+        others: list[Marker] = []
+        for each in self._queue:
+            if each.ref in running or not self._may_be_free(each.ref):
+                continue
+            if each.ref in own or self.is_mine(each.ref.job_id):
+                mine.append(each)
+            elif self._waited.get(each.ref, 1) % OTHERS_TURN == 0:
+                others.append(each)
+        # Each in an order of its own: what is another's turn gives nobody's jobs here a later one.
+        first = fair_order(mine, running, self._turns.last)
+        then = fair_order(others, [*running, *(each.ref for each in mine)], self._turns.last)
+        return sorted([*first, *then], key=lambda each: each.low_priority)
+
+    def begun(self, ref: JobRef) -> None:
+        """Its run begins here: that was its tenant's turn."""
+        self._turns.took(ref.tenant)
 
     def is_mine(self, thing: str) -> bool:
         """Whether this replica is the one that all who live choose for a job id, or for a shard."""
