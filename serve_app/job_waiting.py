@@ -130,17 +130,23 @@ class WaitingJobs:
 
     def in_turn(self, running: Collection[JobRef]) -> list[Marker]:
         """Those that do not run here and may be free, in fair order; what is another's turn comes last, and now and
-        then. A new one is left for a turn to whoever was told of it."""
+        then. A new one is left for a turn to whoever was told of it. But where a job of low priority would be begun,
+        all others are before it, whosever turn they are."""
         own = self._own | self._left.keys()
         mine: list[Marker] = []
         others: list[Marker] = []
+        left: list[Marker] = []  # to other replicas
         for each in self._queue:
             if each.ref in running or not self._may_be_free(each.ref):
                 continue
-            if each.ref in own or self.is_mine(each.ref.job_id):
+            if each.ref not in self._known and each.ref not in self._left:
+                left.append(each)
+            elif each.ref in own or self.is_mine(each.ref.job_id):
                 mine.append(each)
-            elif self._waited.get(each.ref, 1) % OTHERS_TURN == 0:
-                others.append(each)
+            else:
+                (others if self._waited.get(each.ref, 1) % OTHERS_TURN == 0 else left).append(each)
+        if any(each.low_priority for each in (*mine, *others)):
+            others += [each for each in left if not each.low_priority]
         # Each in an order of its own: what is another's turn gives nobody's jobs here a later one.
         first = fair_order(mine, running, self._turns.last)
         then = fair_order(others, [*running, *(each.ref for each in mine)], self._turns.last)
@@ -194,8 +200,6 @@ class WaitingJobs:
         self._queue.discard(ref)
 
     def _may_be_free(self, ref: JobRef) -> bool:
-        if ref not in self._known and ref not in self._left:
-            return False
         if (held := self._held.get(ref)) is None:
             return True
         if held.not_before is not None:
