@@ -24,6 +24,7 @@ from serve_app.errors import (
     ReplicaLost,
 )
 from serve_app.heartbeats import Counters
+from serve_app.job_models import ModelProgress, Models
 from serve_app.job_retries import counts_as_failed, given_up, is_over, pause_s
 from serve_app.job_strikes import Strikes
 from serve_app.jobs import (
@@ -35,7 +36,6 @@ from serve_app.jobs import (
     JobRun,
     JobStatus,
     JobStore,
-    KeptProgress,
     Results,
     RunEnd,
     RunEndReason,
@@ -78,6 +78,7 @@ class JobExecutor:
         speak: Speak,
         settings: ExecutorSettings,
         counters: Counters,
+        models: Models,
         wall_clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -87,6 +88,7 @@ class JobExecutor:
         self._speak = speak
         self._settings = settings
         self._counters = counters
+        self._models = models
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._ended_elsewhere: set[JobRef] = set()
@@ -110,6 +112,7 @@ class JobExecutor:
         """
         try:
             status = await asyncio.to_thread(self._jobs.status, ref)
+            self._models.learn(ref, status.request.speech.model)
             with logs.bind(request_id=status.request.speech.request_id, job_id=ref.job_id):
                 if status.outcome is not None:
                     if await asyncio.to_thread(self._jobs.markers.has, status.marker):
@@ -146,21 +149,22 @@ class JobExecutor:
         logs.event("job_started", run=run)
         status = status.model_copy(update={"run": began, "standing": _after_begin(found, run)})
         patience, strikes = Patience(self._sleep), Strikes()
-        progress = KeptProgress(self._store, request, run, strikes.suspects, patience=patience)
+        progress = ModelProgress(self._models, self._store, request, run, strikes.suspects, patience)
         try:
             return await self._speak_and_end(status, progress, strikes, patience)
         except Exception as error:
             return await self._to_its_end(self._failed(status, progress, error), request.ref)
 
     async def _speak_and_end(
-        self, status: JobStatus, progress: KeptProgress, strikes: Strikes, patience: Patience
+        self, status: JobStatus, progress: ModelProgress, strikes: Strikes, patience: Patience
     ) -> bool:
         """True. Raises an error for which another run is worth while."""
         request = status.request
         limit = asyncio.timeout(limit_s := self._limit_s(request, status))
         try:
             async with limit:
-                outcome = await self._speech(status, progress, strikes, patience)
+                with self._models.run(progress, limit):
+                    outcome = await self._speech(status, progress, strikes, patience)
         except asyncio.CancelledError:
             if request.ref not in self._ended_elsewhere:
                 await asyncio.shield(self._let_go(status, progress))
@@ -168,6 +172,8 @@ class JobExecutor:
         except (InvalidRequest, NotFound, Conflict, PoisonJob) as error:  # wrong in itself: no other run can help
             return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         except Exception:
+            if progress.gave_way and progress.refusal is not None:
+                raise progress.refusal from None
             if not limit.expired():
                 raise
             await logged(partial(self._patiently, progress.flush), "progress_not_kept")  # for a retry
@@ -189,7 +195,7 @@ class JobExecutor:
         return max(0.0, min(request.execution_timeout_s or planned, left))
 
     async def _speech(
-        self, status: JobStatus, progress: KeptProgress, strikes: Strikes, patience: Patience
+        self, status: JobStatus, progress: ModelProgress, strikes: Strikes, patience: Patience
     ) -> JobOutcome:
         """The outcome of a run that ends well: found among the results, or spoken."""
         request = status.request
@@ -201,7 +207,7 @@ class JobExecutor:
         audio = await self._patiently(partial(self._keep, request, speech, body, sha256))
         return self._jobs.completed(status, audio, speech.draft, speech.units, speech.made_by)
 
-    async def _speak_once(self, request: JobRequest, progress: KeptProgress, strikes: Strikes) -> Speech:
+    async def _speak_once(self, request: JobRequest, progress: ModelProgress, strikes: Strikes) -> Speech:
         """Speak what is not spoken yet. A unit that a replica ended with is suspect, and too often is too often."""
         try:
             return await self._speak(request.speech, progress)
@@ -248,7 +254,7 @@ class JobExecutor:
         await self._patiently(lambda: asyncio.to_thread(self._jobs.settle, request, told))
         return True
 
-    async def _failed(self, status: JobStatus, progress: KeptProgress, error: Exception) -> bool:
+    async def _failed(self, status: JobStatus, progress: ModelProgress, error: Exception) -> bool:
         """The run is over without an outcome: another begins later, unless too many failed."""
         assert status.run is not None
         counts = counts_as_failed(error)
@@ -256,11 +262,12 @@ class JobExecutor:
             return await self._finish(status.request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         logs.failure("run_failed", error, run=status.run.run)
         reason: RunEndReason = "failed" if counts else "waiting"
+        progress.ended(reason)
         await logged(partial(self._patiently, progress.flush), "progress_not_kept")
         await self._patiently(partial(self._end_run, status, reason, pause_s(status.standing, error), error))
         return False
 
-    async def _let_go(self, status: JobStatus, progress: KeptProgress) -> None:
+    async def _let_go(self, status: JobStatus, progress: ModelProgress) -> None:
         """Stopped in mid-run: keep what is spoken, and let another replica go on at once."""
         try:
             await logged(progress.flush, "progress_not_kept")

@@ -21,6 +21,7 @@ from functools import partial
 from serve_app import keys, logs
 from serve_app.heartbeats import Counters, Heartbeats
 from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
+from serve_app.job_models import Models
 from serve_app.job_waiting import WaitingJobs
 from serve_app.job_webhooks import Webhooks
 from serve_app.jobs import COLLECT_PAGE, Collector, JobRef, JobRun, JobStore, Marker, OlderJobs, Standing
@@ -77,16 +78,17 @@ class JobRunner:
         limits = ExecutorSettings(
             settings.replica_id, settings.max_runs, settings.execution_timeout_s, settings.execution_per_audio
         )
-        self._executor = JobExecutor(store, self._jobs, speak, limits, self.counters, wall_clock, sleep)
+        self._wake = asyncio.Event()  # there is something to fill slots with
+        models = Models(clock, wall_clock, self._wake.set)
+        self._executor = JobExecutor(store, self._jobs, speak, limits, self.counters, models, wall_clock, sleep)
         self._collector = Collector(store, wall_clock)
         self._older = OlderJobs(store, self._jobs, wall_clock)
         self._settings = settings
         self._clock = clock
-        self._waiting = WaitingJobs(self._jobs, self._heartbeats, settings.replica_id, clock, wall_clock)
+        self._waiting = WaitingJobs(self._jobs, self._heartbeats, settings.replica_id, models, clock, wall_clock)
         self._tasks: dict[JobRef, asyncio.Task[None]] = {}
         self._alone: JobRef | None = None  # a job whose last run did not end: nothing runs beside it
         self._suspects: set[JobRef] = set()  # jobs for an empty replica, as far as was seen since the last sweep
-        self._wake = asyncio.Event()  # there is something to fill slots with
         self._swept = asyncio.Event()
         self._has_beaten = asyncio.Event()
         self._closing = False
@@ -150,9 +152,14 @@ class JobRunner:
         self.counters.pending = len(self._waiting)
 
     async def fill(self) -> None:
-        """Start jobs while there is room, in fair order, of those that the last looks have seen."""
+        """Start jobs while there is room, in fair order, of those that the last looks have seen; where there is none,
+        have a run make room whose model takes nothing."""
+        if not self._may_begin():
+            if not self._closing and await self._waiting.make_room(self._tasks, LOOKED_AT):
+                self._wake.set()
+            return
         looks = 0
-        for marker in self._waiting.in_turn(self._tasks) if self._may_begin() else ():
+        for marker in self._waiting.in_turn(self._tasks):
             if not self._may_begin():
                 return
             if marker.ref in self._tasks:  # begun meanwhile, by `start`
@@ -231,7 +238,7 @@ class JobRunner:
 
     async def _begin_if_free(self, marker: Marker) -> None:
         try:
-            status = await self._waiting.free(marker)
+            status = await self._waiting.free(marker, self._tasks)
         except Exception as error:  # one broken record must not keep the others waiting
             logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
             return

@@ -19,9 +19,10 @@ from functools import partial
 from serve_app import logs
 from serve_app.errors import JobExpired, JobNotFound
 from serve_app.heartbeats import Heartbeats
+from serve_app.job_models import Models
 from serve_app.job_queue import JobQueue, Turns, chosen_for, fair_order
 from serve_app.job_retries import LONGEST_PAUSE_S
-from serve_app.jobs import JobRef, JobStatus, JobStore, Marker
+from serve_app.jobs import JobRef, JobStatus, JobStore, Marker, RunEnd
 from serve_app.patience import logged
 
 __all__ = ["WaitingJobs"]
@@ -42,11 +43,11 @@ MOST = 100_000
 @dataclass(frozen=True, slots=True)
 class _Held:
     """Why a job may not be begun yet, when it was looked at. Until that sweep, while `owner` lives (if one did), or
-    until `not_before` (Unix seconds)."""
+    the pause after its last run is over."""
 
     sweep: int = 0
     owner: str | None = None
-    not_before: float | None = None
+    pause: RunEnd | None = None
 
 
 class WaitingJobs:
@@ -57,12 +58,14 @@ class WaitingJobs:
         jobs: JobStore,
         heartbeats: Heartbeats,
         replica_id: str,
+        models: Models,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._jobs = jobs
         self._heartbeats = heartbeats
         self._replica_id = replica_id
+        self._models = models
         self._clock = clock
         self._wall_clock = wall_clock
         self._queue = JobQueue(jobs, replica_id)
@@ -137,7 +140,7 @@ class WaitingJobs:
         others: list[Marker] = []
         left: list[Marker] = []  # to other replicas
         for each in self._queue:
-            if each.ref in running or not self._may_be_free(each.ref):
+            if each.ref in running or not self._may_be_free(each.ref) or self._models.rests(each.ref, running):
                 continue
             if each.ref not in self._known and each.ref not in self._left:
                 left.append(each)
@@ -165,8 +168,11 @@ class WaitingJobs:
     def has_waited_long(self, marker: Marker) -> bool:
         return self._waited.get(marker.ref, 0) >= LONG_SWEEPS
 
-    async def free(self, marker: Marker) -> JobStatus | None:
-        """The job, if this replica may take it: nobody began it, or whoever did is dead or let it go."""
+    async def free(self, marker: Marker, running: Collection[JobRef] = ()) -> JobStatus | None:
+        """The job, if this replica may take it: nobody began it, or whoever did is dead or let it go; and its model
+        does not rest."""
+        if self._models.rests(marker.ref, running):  # since the last of its jobs was begun
+            return None
         self._held[marker.ref] = _Held(self._sweeps + 1)  # one that cannot be read
         status = await self._status(marker)
         self._held.pop(marker.ref, None)
@@ -174,7 +180,25 @@ class WaitingJobs:
             return None
         if status.outcome is not None:
             return await self._left_over(marker, status)
-        return status if self._may_take(marker.ref, status) else None
+        return status if self._may_take(marker.ref, status) and not self._models.rests(marker.ref, running) else None
+
+    async def make_room(self, running: Collection[JobRef], most: int) -> bool:
+        """Have a run end whose model takes nothing, if a job of another model could begin in its place. Looks at `most`
+        jobs whose model is not known yet; False: there are no more of them."""
+        stuck = self._models.stuck()
+        waiting = self.in_turn(running) if stuck else []
+        for looks, marker in enumerate(each for each in waiting if self._models.of(each.ref) not in stuck):
+            if looks == most:
+                return True
+            try:
+                status = await self.free(marker, running)
+            except Exception as error:
+                logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
+                continue
+            if status is not None and status.outcome is None and status.request.speech.model not in stuck:
+                self._models.give_way()
+                break
+        return False
 
     async def tend(self, running: Collection[JobRef]) -> None:
         """Look at some of this replica's that do not run here, whether there is room or not: a ttl may be over, an end
@@ -202,12 +226,13 @@ class WaitingJobs:
     def _may_be_free(self, ref: JobRef) -> bool:
         if (held := self._held.get(ref)) is None:
             return True
-        if held.not_before is not None:
-            return not self._pauses(held.not_before)
+        if held.pause is not None:
+            return not self._pauses(ref, held.pause)
         return self._sweeps >= held.sweep or (held.owner is not None and held.owner not in self._live)
 
-    def _pauses(self, not_before: float) -> bool:
-        return 0 < not_before - self._wall_clock() <= LONGEST_PAUSE_S  # more than a pause: clocks differ
+    def _pauses(self, ref: JobRef, end: RunEnd) -> bool:
+        left_s = end.not_before - self._wall_clock()
+        return 0 < left_s <= LONGEST_PAUSE_S and not self._models.has_own_time(ref, end)  # more: clocks differ
 
     def _may_take(self, ref: JobRef, status: JobStatus) -> bool:
         """Whether a job as it was just looked at is free to be begun here; if not, that is remembered."""
@@ -222,8 +247,7 @@ class WaitingJobs:
         if status.run is None:
             return None
         if status.run_end is not None:
-            not_before = status.run_end.not_before
-            return _Held(not_before=not_before) if self._pauses(not_before) else None
+            return _Held(pause=status.run_end) if self._pauses(ref, status.run_end) else None
         owner = status.run.owner
         if owner == self._replica_id:  # begun here, and not running here
             return _Held(self._sweeps + 1) if self._clock() < self._left.get(ref, 0.0) else None
@@ -260,13 +284,15 @@ class WaitingJobs:
         ref = marker.ref
         self._looked[ref] = self._sweeps  # also one that cannot be read: the others have their turn
         try:
-            return await asyncio.to_thread(self._jobs.status, ref)
+            status = await asyncio.to_thread(self._jobs.status, ref)
         except (JobNotFound, JobExpired) as error:
             logs.event("marker_without_job", job_id=ref.job_id, code=error.code)
             await asyncio.to_thread(self._jobs.settle_removed, ref)
             await asyncio.to_thread(self._jobs.markers.remove, marker, older=True)
             self._queue.discard(ref)
             return None
+        self._models.learn(ref, status.request.speech.model)
+        return status
 
 
 def _spread(ref: JobRef) -> int:

@@ -68,8 +68,9 @@ class Progress(Protocol):
         speech."""
         ...
 
-    async def refused(self, unit: Unit, error: ServiceError) -> None:
-        """Told of a unit that nothing took, for what time mends. Returns when it is to be sent again, or raises."""
+    async def refused(self, unit: Unit, error: ServiceError, asked: Collection[int] = ()) -> None:
+        """Told of a unit that nothing took, for what time mends. Returns when it is to be sent again, or raises.
+        `asked`: units that the model has, and what will be of that."""
         ...
 
     def outdated(self, indexes: Collection[int]) -> None:
@@ -90,7 +91,7 @@ class NoProgress:
     async def spoken(self, unit: Unit, spoken: SpokenUnit) -> None:
         pass
 
-    async def refused(self, unit: Unit, error: ServiceError) -> None:
+    async def refused(self, unit: Unit, error: ServiceError, asked: Collection[int] = ()) -> None:
         raise error
 
     def outdated(self, indexes: Collection[int]) -> None:
@@ -199,7 +200,7 @@ async def _speak_units(synthesizer: Synthesizer, units: Sequence[Unit], progress
             except ReplicaLost:
                 raise
             except PASSING as error:
-                await progress.refused(unit, error)
+                await progress.refused(unit, error, asked)
 
     async def speak(unit: Unit) -> None:
         async with slots:  # until it is kept, so that a slow store holds no more than these in memory

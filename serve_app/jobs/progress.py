@@ -102,7 +102,7 @@ class KeptProgress:
                 step = partial(self._write)  # of its own: pauses are counted by step
                 await (patiently(step, self._patience) if self._patience else step())
 
-    async def refused(self, unit: Unit, error: ServiceError) -> None:
+    async def refused(self, unit: Unit, error: ServiceError, asked: Collection[int] = ()) -> None:
         """Wait for a while; what else is being spoken goes on."""
         if self._patience is None:
             raise error

@@ -67,7 +67,7 @@ def test_the_limit_is_the_clients_or_what_the_speech_needs(store, asked, limit_s
     """Ten seconds for each of speech, 600 at least; a client's limit beats that, and a ttl all."""
     clock, jobs = Clock(), job_store(store)
     settings = ExecutorSettings("a", 3, 600.0, 10.0)
-    executor = JobExecutor(store, jobs, None, settings, None, clock.wall)
+    executor = JobExecutor(store, jobs, None, settings, None, None, clock.wall)
     request = job_request(**asked)
     jobs.submit(request)
     clock.now = -150.0
