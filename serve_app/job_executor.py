@@ -172,8 +172,8 @@ class JobExecutor:
         except (InvalidRequest, NotFound, Conflict, PoisonJob) as error:  # wrong in itself: no other run can help
             return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         except Exception:
-            if progress.gave_way and progress.refusal is not None:
-                raise progress.refusal from None
+            if progress.gave_way is not None:
+                raise progress.gave_way from None
             if not limit.expired():
                 raise
             await logged(partial(self._patiently, progress.flush), "progress_not_kept")  # for a retry

@@ -109,7 +109,7 @@ class Models:
         """The last begun of the stuck runs ends, as one that waits."""
         for progress, limit in reversed(self._runs.values()):
             if progress.is_stuck() and not limit.expired():
-                progress.gave_way = True
+                progress.gave_way = progress.refusal
                 limit.reschedule(0.0)  # as if its time were over: what it has at its model is taken back
                 return
 
@@ -138,14 +138,14 @@ class ModelProgress(KeptProgress):
         super().__init__(store, request, run, suspects, patience=patience)
         self._models = models
         self.ref, self.model = request.ref, request.speech.model
-        self.gave_way = False
         self.refusal: ServiceError | None = None  # of the model, the last since it spoke a unit
+        self.gave_way: ServiceError | None = None  # why, if it did: the model may speak in that very moment
         self._since = 0.0
         self._asked: Collection[int] = ()
 
     def is_stuck(self) -> bool:
         """Whether the model has no unit of the run, and has spoken none since it refused one GIVE_WAY_S ago."""
-        if self.refusal is None or self._asked or self.gave_way:
+        if self.refusal is None or self._asked or self.gave_way is not None:
             return False
         return self._models.clock() - self._since >= GIVE_WAY_S
 

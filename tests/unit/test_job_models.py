@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from serve_app.domain import SAMPLE_RATE_HZ, SpokenUnit, Unit
+from serve_app.domain import SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit
 from serve_app.errors import Overloaded, StorageUnreachable, Unavailable
 from serve_app.job_models import GIVE_WAY_S, LONGEST_REST_S, Models
 from serve_app.job_runner import LOOKED_AT, JobRunner
 from serve_app.jobs import ErrorRecord, JobRef, RunEnd
 from serve_app.planning import UnitLimits
-from serve_app.speech import Speaker, SpeakingModel
+from serve_app.speech import Progress, Speaker, SpeakingModel
 from serve_app.storage import MemoryStore
-from tests.support.jobs import REF, Clock, job_request, job_store, runner_settings, until
+from tests.support.jobs import REF, Clock, job_request, job_store, runner_settings, unit_of, until
 from tests.support.speaking import WORDS, Voices
 
 STEPS = 2000
@@ -199,6 +199,28 @@ async def test_a_run_of_which_the_model_has_a_unit_keeps_its_slot():
     begun_at = service.clock.now
     await service.go_on(lambda: service.clock.now > begun_at + 10 * GIVE_WAY_S)
     assert ([*service.runner._tasks], service.f5.lost, service.preview.order) == ([ref], [], [])
+    await service.runner.close()
+
+
+async def test_a_unit_that_is_spoken_in_the_moment_in_which_its_run_gives_way_ends_no_job():
+    """The run ends as one that waits all the same, and not as one whose time is over; the job is run again."""
+    service = Service(slots=1)
+    ref = service.submit(0, "f5")
+    service.submit(0x10, "preview")
+    speak = service.runner._executor._speak
+
+    async def spoken_late(request: SpeechRequest, progress: Progress) -> Speech:
+        try:
+            return await speak(request, progress)
+        except asyncio.CancelledError:
+            await progress.spoken(unit_of(request, 0), SpokenUnit(np.zeros(240, np.float32), "test"))
+            raise
+
+    service.runner._executor._speak = spoken_late
+    await service.go_on(lambda: bool(service.preview.spoken))
+    assert job_store(service.store).standing(ref).waited == 1
+    service.f5.error = None
+    await service.go_on(lambda: service.states([ref]) == {"completed"})
     await service.runner.close()
 
 
