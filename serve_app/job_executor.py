@@ -258,12 +258,12 @@ class JobExecutor:
         """The run is over without an outcome: another begins later, unless too many failed."""
         assert status.run is not None
         counts = counts_as_failed(error)
+        await logged(partial(self._patiently, progress.flush), "progress_not_kept")  # for the next, or a client's retry
         if counts and is_over(status.standing, self._settings.max_runs, failed=1):
             return await self._finish(status.request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         logs.failure("run_failed", error, run=status.run.run)
         reason: RunEndReason = "failed" if counts else "waiting"
         progress.ended(reason)
-        await logged(partial(self._patiently, progress.flush), "progress_not_kept")
         await self._patiently(partial(self._end_run, status, reason, pause_s(status.standing, error), error))
         return False
 

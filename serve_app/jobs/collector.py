@@ -4,9 +4,10 @@
     `gone`, 410 from here -> its audio, if nobody else names it -> its records -> after TOMBSTONE_S `gone` itself: 404
 
 An ingress whose clock is behind may have a failed job run again just when it is removed. Both write before they look,
-it `again` and this `removing-G` (G: the generation that ended), so at least one sees the other: a retry that sees it is
-told 410, and a removal that sees a retry is none. `removing-G` says nothing of later generations, and nobody takes it
-back, so that this is right however many are at it, and wherever they are killed.
+it `again` and this `removing-G` (G: the generation that ended), so at least one sees the other: a removal that sees a
+retry is none, and a retry that sees a removal promises nothing. It is told 410 if `gone` is there and else 409, for the
+removal may or may not have seen it. `removing-G` says nothing of later generations, and nobody takes it back, so that
+this is right however many are at it, and wherever they are killed.
 
 Bounded: a call looks at some due entries of one shard, a few at once. It removes nothing outside audio, results and the
 records of jobs and calls, so never what belongs to a voice or a model. Doing it again after a crash is harmless.

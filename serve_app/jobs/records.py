@@ -33,8 +33,9 @@ __all__ = [
 
 OutcomeState = Literal["completed", "cancelled", "failed", "expired"]
 RunEndReason = Literal["failed", "waiting", "released"]
-"""failed: an error that another run may not have; waiting: no replica could be reached for long; released: the Jobs
-replica was stopped. Only `failed` counts against the limit of runs."""
+"""failed: an error that another run may not have; waiting: a model or a store that takes nothing for long; released:
+the Jobs replica was stopped. Of these only `failed` counts against the limit of runs; so does a run without an end that
+kept nothing new."""
 
 RETENTION_S = 7 * 86_400.0
 UNPLANNED_S = 10

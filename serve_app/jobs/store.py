@@ -207,8 +207,14 @@ class JobStore:
         self.markers.put(marker_of(request, again.generation))
         self._lists.put(request, "open")  # once more: what settles the end may have removed it, not knowing of `again`
         self._lists.remove(request, status.outcome.state)
-        if removing_name(found.generation) in self._folders.names(ref):  # see `Collector`
+        names = self._folders.names(ref)
+        if states.GONE in names:
             raise job_expired(ref)
+        if removing_name(found.generation) in names:  # see `Collector`
+            raise Conflict(
+                f"job {ref.job_id} was about to be removed when it was retried: ask for its status, which says whether "
+                "it waits now, and will be run, or has expired"
+            )
         return self.status(ref)
 
     def cancel(self, ref: JobRef, *, begun: bool = True) -> JobStatus:

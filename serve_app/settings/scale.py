@@ -59,7 +59,7 @@ class JobsSettings(ScaleSettings):
     max_queued_requests: int = Field(400, ge=-1)
     target_audio_s: float = Field(600.0, gt=0, description="seconds of waiting and running speech for each replica")
     max_running_jobs: int = Field(2, ge=1)
-    max_runs: int = Field(3, ge=1, description="runs of one job before it is failed for good")
+    max_runs: int = Field(3, ge=1, description="failed or fruitless runs of one job before it fails")
     heartbeat_s: float = Field(2.0, gt=0)
     dead_after_s: float = Field(10.0, gt=0, description="a replica whose heartbeat did not change for so long is dead")
     sweep_s: float = Field(3.0, gt=0)

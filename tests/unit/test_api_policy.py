@@ -168,10 +168,14 @@ async def test_a_result_past_its_retention_is_410(service, clock):
     await service.run_jobs()
     assert (await service.client.get(f"/status/{job_id}")).json()["status"] == "COMPLETED"
     clock.now += 5.1
-    for path, code in ((f"/status/{job_id}", "flat"), (f"/v1/jobs/{job_id}", ""), (f"/v1/jobs/{job_id}/result", "")):
-        answer = await service.client.get(path)
-        body = answer.json() if code == "flat" else answer.json()["error"]
-        assert (answer.status_code, body["code"]) == (410, "job_expired")
+    flat = {"GET /status/{}", "GET /stream/{}", "POST /cancel/{}", "POST /retry/{}"}
+    native = {"GET /v1/jobs/{}"} | {f"GET /v1/jobs/{{}}/{what}" for what in ("result", "events")}
+    native |= {f"POST /v1/jobs/{{}}/{what}" for what in ("cancel", "retry")}
+    for call in flat | native:
+        method, path = call.format(job_id).split()
+        answer = await service.client.request(method, path)
+        body = answer.json() if call in flat else answer.json()["error"]
+        assert (answer.status_code, body["code"]) == (410, "job_expired"), call
 
 
 async def test_a_status_call_shortens_the_retention(service, clock):

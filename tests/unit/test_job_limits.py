@@ -42,6 +42,20 @@ async def test_a_run_over_its_limit_expires_the_job(store):
     assert "0.01 s" in outcome.error.message
 
 
+async def test_a_clients_retry_speaks_no_unit_again_that_was_kept(store):
+    """The job failed in its third unit: what was spoken before is kept until the retry, which is another generation."""
+    failing = SpeakUnits(4, fail=lambda unit: EngineError("broken") if unit.index == 2 else None)
+    ref, r = submit(store, audio_s=progress.KEEP_FROM_S), runner(store, failing, max_runs=1)
+    await r.start(told(store, ref))
+    assert await finish(store, r, ref) == "failed"
+    job_store(store).retry(ref)
+    speak = SpeakUnits(4)
+    r = runner(store, speak)
+    await r.start(told(store, ref))
+    assert await finish(store, r, ref) == "completed"
+    assert (failing.spoken, speak.spoken) == ([0, 1], [2, 3])
+
+
 async def test_a_run_never_goes_on_past_the_ttl(store):
     """Whatever its own limit: a ttl that is over ends it, and the client's longer limit does not help."""
     speak, clock = Forever(), Clock()

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from serve_app import keys
-from serve_app.errors import JobExpired, ObjectNotFound, StorageDenied, StorageUnreachable
+from serve_app.errors import Conflict, JobExpired, ObjectNotFound, StorageDenied, StorageUnreachable
 from serve_app.jobs import Collector, JobRef, JobStatus
 from serve_app.jobs.collector import GRACE_S
 from serve_app.storage import MemoryStore
@@ -51,13 +51,15 @@ def is_kept(store: MemoryStore) -> bool:
 
 @pytest.mark.parametrize("state", ["failed", "expired"])
 def test_a_retry_that_was_promised_is_kept(state):
-    """In whatever order it and the removal come: where the client was told that the job waits, it does."""
+    """In whatever order it and the removal come: where the client was told that the job waits, it does, and where that
+    it is gone, it is."""
     outcomes = set()
     for order in interleavings(lambda: failed(state), collect, retry):
         _, told = order.results
         kept = is_kept(order.store)
-        assert isinstance(told, JobStatus | JobExpired | ObjectNotFound), order.steps
+        assert isinstance(told, JobStatus | JobExpired | ObjectNotFound | Conflict), order.steps
         assert kept or not isinstance(told, JobStatus), order.steps
+        assert not kept or not isinstance(told, JobExpired | ObjectNotFound), order.steps
         outcomes.add((kept, isinstance(told, JobStatus)))
     assert outcomes >= {(True, True), (False, False)}
 
@@ -96,7 +98,7 @@ def test_a_job_that_was_run_again_in_time_is_removed_in_its_turn_and_may_be_retr
     """What a removal that was none has left says nothing of the generations behind it."""
     store = failed()
     store.put(keys.job("default", JOB_ID, "removing-0000.v1"), b"", content_type="text/plain")
-    with pytest.raises(JobExpired):
+    with pytest.raises(Conflict, match="ask for its status"):
         retry(store)
     jobs = job_store(store, at(KEPT_S - 1))
     until = at(2 * KEPT_S).wall()
