@@ -22,7 +22,7 @@ from ray.serve.deployment import Deployment
 
 from serve_app import keys, logs
 from serve_app.deployments.ingress import Ingress, catalog_of
-from serve_app.deployments.jobs import Jobs
+from serve_app.deployments.jobs import STOP_LOOK_S, Jobs
 from serve_app.deployments.nodes import checked_environment
 from serve_app.deployments.scaling import QueuedAudioPolicy
 from serve_app.deployments.synthesizer import RefusedSynthesizer, Synthesizer
@@ -101,7 +101,7 @@ def jobs_deployment(cls: type[Any], settings: JobsSettings) -> Deployment:
     policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]  # Ray's is untyped
         policy_function=QueuedAudioPolicy, policy_kwargs={"target_audio_s": settings.target_audio_s}
     )
-    return _deployment(cls, "Jobs", settings, policy=policy)
+    return _deployment(cls, "Jobs", settings, policy=policy).options(graceful_shutdown_wait_loop_s=STOP_LOOK_S)
 
 
 def choose_models(args: BuildArgs, gpus: float) -> tuple[ModelSettings, ...]:

@@ -51,7 +51,7 @@ class Runners(Protocol):
         ...
 
     async def run(self, marker: Marker) -> None:
-        """Start it, and return when that replica is done with it (or had no room)."""
+        """Start it, and return when that replica is done with it, or after a few seconds (or had no room)."""
         ...
 
 

@@ -78,6 +78,7 @@ class JobsHandle:
         await _answer(self._handle.start_named.remote([marker.name for marker in markers]), "Jobs")
 
     async def run(self, marker: Marker) -> None:
+        """Start it; back when that replica is done with it, or after a few seconds, so that it can be stopped."""
         await _answer(self._handle.run_named.remote(marker.name), "Jobs")
 
 

@@ -24,17 +24,23 @@ from serve_app.storage import ObjectStore
 from serve_app.store_clock import StoreClock
 from serve_app.webhooks import WebhookSender
 
-__all__ = ["Jobs", "speaker_for"]
+__all__ = ["STOP_LOOK_S", "Jobs", "speaker_for", "stop_times"]
 
 
 STOP_MARGIN_S = 10.0
 """Before Serve's own patience ends, jobs are stopped in an orderly way."""
-CALL_S = 5.0
-"""How long a call waits here for the end of its job; its caller asks the store after that. Serve lets open calls end
-before it tells a replica, by `__del__`, that it is to stop: one that was open for as long as its job would use up the
-time in which jobs are let go, and the replica would be killed with them."""
-TOLD_LATE_S = CALL_S + 4.0
-"""From when Serve begins to stop a replica until it is told, at most: Serve looks at open calls every 2 s."""
+WAIT_S = 5.0
+"""Longest that a call is open here. Serve tells a replica that it is stopped only when no call is open any more, and
+its patience runs out meanwhile (2.60: `_drain_ongoing_requests`, then `__del__`)."""
+STOP_LOOK_S = 0.5
+"""How often Serve looks then whether one is open, instead of every 2 s."""
+
+
+def stop_times(patience_s: float) -> tuple[float, float]:
+    """Seconds that a call may be open, and seconds that running jobs have once `__del__` is called: so they are let go
+    STOP_MARGIN_S before Serve kills the replica, which is `patience_s` after the stop began."""
+    wait_s = min(WAIT_S, patience_s / 4)
+    return wait_s, max(0.0, patience_s - STOP_LOOK_S - wait_s - STOP_MARGIN_S)
 
 
 class Jobs:
@@ -53,7 +59,7 @@ class Jobs:
         logs.configure(args.log_level)
         work_behind_the_ingress()
         wait_in_threads()
-        self._drain_s = max(0.0, args.jobs.graceful_shutdown_timeout_s - TOLD_LATE_S - STOP_MARGIN_S)
+        self._wait_s, self._drain_s = stop_times(args.jobs.graceful_shutdown_timeout_s)
         settings = RunnerSettings(
             replica_id=serve.get_replica_context().replica_id.unique_id,
             max_running_jobs=args.jobs.max_running_jobs,
@@ -88,10 +94,11 @@ class Jobs:
                 await self._runner.start(marker)
 
     async def run_named(self, name: str) -> None:
-        """Start the job of this marker and return when this replica is done with it, or after CALL_S."""
+        """Start the job of this marker and return when this replica is done with it, or after a few seconds: whoever
+        waits for its end looks into the store from then on."""
         if marker := parse_marker(name):
             await self._runner.start(marker)
-            await self._runner.wait(marker.ref, CALL_S)
+            await self._runner.wait(marker.ref, self._wait_s)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What QueuedAudioPolicy counts; Serve asks for it every few seconds."""

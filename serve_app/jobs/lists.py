@@ -30,6 +30,8 @@ LAST_MS = 2**48 - 1
 ENTRY = re.compile(rf"(?P<name>(?P<inverse>[0-9a-f]{{12}})\.{UUID})")
 ENDED = re.compile(rf"{ENTRY.pattern}\.(?P<listed>{'|'.join(OUTCOMES)})")
 DUE = re.compile(rf"(?P<ms>[0-9a-f]{{12}})\.{UUID}\.{TENANT}")
+BEHIND = ".~"
+"""With a job's name, behind all outcomes of it and before all other jobs."""
 PAGE = 100
 
 
@@ -104,7 +106,7 @@ class JobLists:
 
     def _part_of_ended(self, prefix: str, after: str, limit: int) -> Part:
         """A job may have two entries here, and the listing end between them: so it reaches up to its last job."""
-        page = self._store.list(prefix, after=f"{prefix}{after}/" if after else prefix, limit=limit + 1)
+        page = self._store.list(prefix, after=f"{prefix}{after}{BEHIND}" if after else prefix, limit=limit + 1)
         names = [info.key.removeprefix(prefix) for info in page.items]
         found = [ENDED.fullmatch(name) for name in names]
         entries = [_entry(each, cast("OutcomeState", each["listed"])) for each in found if each]
