@@ -24,7 +24,7 @@ def test_a_job_that_somebody_waits_for_is_let_go_with_what_it_has_spoken(tmp_pat
             body = {"input": {"text": text_of_units(UNITS)}}
             url = f"{service.url}/runsync?wait=300000"
             answer = pool.submit(httpx.post, url, json=body, timeout=300)
-            (ref,) = until(lambda: _jobs(kept.store) or answer.done() and [answer.result().text], "job is accepted")
+            (ref,) = until(lambda: _jobs(kept.store) or (answer.done() and [answer.result().text]), "job is accepted")
             until(lambda: jobs.standing(ref).units_done > 0, "units are kept")
             assert not answer.done()
         found = jobs.standing(ref)
