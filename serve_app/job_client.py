@@ -26,6 +26,8 @@ from serve_app.storage import ObjectStore
 __all__ = ["Accepted", "JobClient", "Runners", "job_ref"]
 
 POLL_FROM_S, POLL_TO_S = 0.1, 1.0
+HELD_S = 1.0
+"""A call that a Jobs replica has held for so long waited for the job: another one may."""
 WATCH_S = 0.5
 LOOKS = 10
 """Of a stream of events every tenth look ends a job that is past its ttl, or whose end was announced, as a status does;
@@ -166,23 +168,27 @@ class JobClient:
         if status.outcome is not None:
             return status
         deadline = self._clock() + timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._runners.run(status.marker)
-        except TimeoutError:
-            return await self._status(ref, past=True)
-        except ServiceError as error:
-            logs.event("runner_lost", job_id=ref.job_id, code=error.code, reason=error.message)
-        except Exception as error:  # of a Jobs replica of an older version, which has no such method
-            logs.failure("runner_lost", error, job_id=ref.job_id)
-        return await self._wait(ref, deadline - self._clock(), past=True)
+        while status.outcome is None and (left_s := deadline - self._clock()) > 0:
+            asked_at = self._clock()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._runners.run(status.marker)
+            except TimeoutError:
+                return await self._status(ref, past=True)
+            except ServiceError as error:
+                logs.event("runner_lost", job_id=ref.job_id, code=error.code, reason=error.message)
+                break
+            except Exception as error:  # of a Jobs replica of an older version, which has no such method
+                logs.failure("runner_lost", error, job_id=ref.job_id)
+                break
+            if self._clock() - asked_at < HELD_S:  # it does not run there
+                break
+            status = await self._status(ref, past=True)
+        return await self.wait(ref, deadline - self._clock(), past=True)
 
-    async def wait(self, ref: JobRef, timeout_s: float) -> JobStatus:
-        """Wait for its end, at most `timeout_s`, without telling anybody; the state it has then."""
-        return await self._wait(ref, timeout_s, past=False)
-
-    async def _wait(self, ref: JobRef, timeout_s: float, *, past: bool) -> JobStatus:
-        """Who has seen it once is told of its end though its time be over by the next look."""
+    async def wait(self, ref: JobRef, timeout_s: float, *, past: bool = False) -> JobStatus:
+        """Wait for its end, at most `timeout_s`, without telling anybody; the state it has then. Who has waited, `past`
+        before this, is told of an end whose time is over by then."""
         deadline, pause_s = self._clock() + timeout_s, POLL_FROM_S
         while (status := await self._status(ref, past=past)).outcome is None and self._clock() < deadline:
             await asyncio.sleep(min(pause_s, max(deadline - self._clock(), 0)))

@@ -15,17 +15,10 @@ from typing import Protocol, TypeVar
 from serve_app import logs
 from serve_app.audio import CONTENT_TYPES, encode
 from serve_app.domain import Speech, SpeechRequest
-from serve_app.errors import (
-    Conflict,
-    ExecutionTimeout,
-    InvalidRequest,
-    NotFound,
-    PoisonJob,
-    ReplicaLost,
-)
+from serve_app.errors import Conflict, InvalidRequest, NotFound, PoisonJob, ReplicaLost
 from serve_app.heartbeats import Counters
 from serve_app.job_models import ModelProgress, Models
-from serve_app.job_retries import counts_as_failed, given_up, is_over, pause_s
+from serve_app.job_retries import counts_as_failed, given_up, is_over, pause_s, too_late
 from serve_app.job_strikes import Strikes
 from serve_app.jobs import (
     AudioRecord,
@@ -170,17 +163,16 @@ class JobExecutor:
                 await asyncio.shield(self._let_go(status, progress))
             raise
         except (InvalidRequest, NotFound, Conflict, PoisonJob) as error:  # wrong in itself: no other run can help
+            await self._keep_spoken(progress)
             return await self._finish(request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         except Exception:
             if progress.gave_way is not None:
                 raise progress.gave_way from None
             if not limit.expired():
                 raise
-            await logged(partial(self._patiently, progress.flush), "progress_not_kept")  # for a retry
-            late = ExecutionTimeout(
-                f"run {status.standing.run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
-                "executionTimeout or ttl in `policy`"
-            )
+            progress.over()
+            await self._keep_spoken(progress)
+            late = too_late(status.standing.run, limit_s)
             return await self._finish(request, self._jobs.ended(status, "expired", ErrorRecord.of(late)))
         return await self._finish(request, outcome)
 
@@ -258,14 +250,19 @@ class JobExecutor:
         """The run is over without an outcome: another begins later, unless too many failed."""
         assert status.run is not None
         counts = counts_as_failed(error)
-        await logged(partial(self._patiently, progress.flush), "progress_not_kept")  # for the next, or a client's retry
+        await self._keep_spoken(progress)
         if counts and is_over(status.standing, self._settings.max_runs, failed=1):
             return await self._finish(status.request, self._jobs.ended(status, "failed", ErrorRecord.of(error)))
         logs.failure("run_failed", error, run=status.run.run)
         reason: RunEndReason = "failed" if counts else "waiting"
-        progress.ended(reason)
+        if reason == "waiting":
+            progress.over()
         await self._patiently(partial(self._end_run, status, reason, pause_s(status.standing, error), error))
         return False
+
+    async def _keep_spoken(self, progress: ModelProgress) -> None:
+        """For the next run, or a client's retry."""
+        await logged(partial(self._patiently, progress.flush), "progress_not_kept")
 
     async def _let_go(self, status: JobStatus, progress: ModelProgress) -> None:
         """Stopped in mid-run: keep what is spoken, and let another replica go on at once."""

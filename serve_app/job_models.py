@@ -1,4 +1,5 @@
-"""Models that take nothing, as one Jobs replica meets them: their jobs hold no slot that jobs of others could use.
+"""Models that take nothing, as one Jobs replica meets them: their jobs hold no slot that jobs of others could use. A
+circuit breaker by model: open while it rests, half-open while one job tries it.
 
     a unit is refused, and the model has no other of its run -> the run is stuck -> it gives its slot up
         -> the model rests -> its rest is over: one job at a time tries it -> a unit is spoken: all its jobs go on
@@ -8,7 +9,7 @@ Told of by runs (`ModelProgress`); what it remembers is bounded. Knows nothing o
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -18,7 +19,7 @@ from cachetools import LRUCache
 from serve_app import logs
 from serve_app.domain import SpokenUnit, Unit
 from serve_app.errors import DeviceLost, Overloaded, ServiceError, StorageError, Unavailable
-from serve_app.jobs import JobRef, JobRequest, KeptProgress, RunEnd, RunEndReason
+from serve_app.jobs import JobRef, JobRequest, KeptProgress, RunEnd
 from serve_app.patience import Patience
 from serve_app.storage import ObjectStore
 
@@ -30,6 +31,8 @@ moment takes a unit within two or three tries, which is as long; and a try of a 
 than this of one slot, every LONGEST_REST_S."""
 LONGEST_REST_S = 60.0
 """A model that takes nothing is tried again after 2, 4, 8 ... s, and at the longest after this."""
+LAST_S = 10.0
+"""How much longer the job rests that tried it last: another of the model's goes first, for it may be that job's own."""
 REMEMBERED = 100_000
 """Jobs whose model is remembered; of another it is read again."""
 BY_MODEL = (Overloaded.code, Unavailable.code, DeviceLost.code)
@@ -38,10 +41,11 @@ BY_MODEL = (Overloaded.code, Unavailable.code, DeviceLost.code)
 
 @dataclass(slots=True)
 class _Rest:
-    """Of a model that takes nothing. `refusals`: tries in a row; `until`: of the clock."""
+    """Of a model that takes nothing. `refusals`: tries in a row; `until`: of the clock; `by`: who tried last."""
 
     refusals: int = 0
     until: float = -inf
+    by: JobRef | None = None
 
 
 class Models:
@@ -56,7 +60,7 @@ class Models:
         self._wake = wake
         self._of: LRUCache[JobRef, str] = LRUCache(REMEMBERED)
         self._rests: dict[str, _Rest] = {}  # by model: of those that jobs are accepted for, so few
-        self._spoke_at: dict[str, float] = {}  # by model: when its last rest ended, Unix seconds
+        self._spoke: dict[str, tuple[float, JobRef | None]] = {}  # by model: when a rest ended, Unix seconds; `by`
         self._runs: dict[JobRef, tuple[ModelProgress, asyncio.Timeout]] = {}
 
     def learn(self, ref: JobRef, model: str) -> None:
@@ -73,20 +77,23 @@ class Models:
         model = self._of.get(ref, "")
         if (rest := self._rests.get(model)) is None:
             return False
-        return self.clock() < rest.until or any(self._of.get(other) == model for other in running)
+        until = rest.until + (LAST_S if rest.by == ref else 0.0)
+        return self.clock() < until or any(self._of.get(other) == model for other in running)
 
     def has_own_time(self, ref: JobRef, end: RunEnd) -> bool:
-        """Whether the pause after this run is not to be kept: it waited for a model that has spoken since, or whose
-        rest this replica keeps."""
+        """Whether the pause after this run is not to be kept: it waited for a model that has spoken since, and it was
+        not the one that tried it last, or for one whose rest this replica keeps."""
         if end.reason != "waiting" or end.error is None or end.error.code not in BY_MODEL:
             return False
         model = self._of.get(ref, "")
-        return model in self._rests or end.ended_at <= self._spoke_at.get(model, 0.0)
+        spoke_at, by = self._spoke.get(model, (0.0, None))
+        return model in self._rests or (end.ended_at <= spoke_at and by != ref)
 
-    def took_nothing(self, model: str) -> None:
-        """A run ended for it. Of several that end in one rest the first counts."""
+    def took_nothing(self, model: str, ref: JobRef) -> None:
+        """A run of this job ended for it. Of several that end in one rest the first counts."""
         rest = self._rests.setdefault(model, _Rest())
         if self.clock() >= rest.until:
+            rest.by = ref
             rest.refusals += 1
             rest_s = min(2.0 ** min(rest.refusals, 20), LONGEST_REST_S)
             rest.until = self.clock() + rest_s
@@ -94,8 +101,8 @@ class Models:
 
     def spoke(self, model: str) -> None:
         """It has spoken a unit: all its jobs go on."""
-        if self._rests.pop(model, None) is not None:
-            self._spoke_at[model] = self._wall_clock()
+        if (rest := self._rests.pop(model, None)) is not None:
+            self._spoke[model] = self._wall_clock(), rest.by
             logs.event("model_speaks", model=model)
             self._wake()
 
@@ -145,9 +152,13 @@ class ModelProgress(KeptProgress):
 
     def is_stuck(self) -> bool:
         """Whether the model has no unit of the run, and has spoken none since it refused one GIVE_WAY_S ago."""
-        if self.refusal is None or self._asked or self.gave_way is not None:
+        if self.refusal is None or self._asked or self._suspects or self.gave_way is not None:
             return False
         return self._models.clock() - self._since >= GIVE_WAY_S
+
+    async def planned(self, units: Sequence[Unit]) -> Mapping[int, SpokenUnit]:
+        self.refusal, self._asked = None, ()  # of the try before, whose replica was lost
+        return await super().planned(units)
 
     async def spoken(self, unit: Unit, spoken: SpokenUnit) -> None:
         self.refusal = None
@@ -165,7 +176,7 @@ class ModelProgress(KeptProgress):
                 self.refusal = None
             raise
 
-    def ended(self, reason: RunEndReason) -> None:
-        """The run is over, and another begins later."""
-        if reason == "waiting" and self.refusal is not None:
-            self._models.took_nothing(self.model)
+    def over(self) -> None:
+        """The run is over, and has waited."""
+        if self.refusal is not None:
+            self._models.took_nothing(self.model, self.ref)

@@ -1,10 +1,10 @@
 """Whether and when a job is begun again after a run that came to no outcome. Pure."""
 
-from serve_app.errors import ObjectCorrupt, PoisonJob, ServiceError, StorageError, StorageUnreachable
+from serve_app.errors import ExecutionTimeout, ObjectCorrupt, PoisonJob, ServiceError, StorageError, StorageUnreachable
 from serve_app.jobs import JobStatus, Standing
 from serve_app.patience import PASSING
 
-__all__ = ["LONGEST_PAUSE_S", "counts_as_failed", "given_up", "is_over", "pause_s"]
+__all__ = ["LONGEST_PAUSE_S", "counts_as_failed", "given_up", "is_over", "pause_s", "too_late"]
 
 MAX_PAUSE_S = 60.0
 LONGEST_PAUSE_S = 900.0
@@ -20,6 +20,13 @@ def counts_as_failed(error: Exception) -> bool:
 def is_over(found: Standing, max_runs: int, *, failed: int = 0) -> bool:
     """Whether there is no further run; `failed`: runs that count beside those that were found."""
     return found.failed + failed + found.fruitless >= max_runs
+
+
+def too_late(run: int, limit_s: float) -> ExecutionTimeout:
+    return ExecutionTimeout(
+        f"run {run} did not end within {limit_s:g} s: send the text in parts, or with a longer "
+        "executionTimeout or ttl in `policy`"
+    )
 
 
 def pause_s(found: Standing, error: Exception | None) -> float:

@@ -37,7 +37,7 @@ OTHERS_TURN = 4
 """Every so many sweeps a replica also takes jobs that it is another's turn to begin, and has not begun, and looks at
 those that another runs."""
 MOST = 100_000
-"""Jobs in the queue, at most, of which a replica is told; and answers to whose turn a job is that are remembered."""
+"""Jobs in the queue, at most, of which a replica is told; and remembered answers to whose turn a job is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,9 @@ class WaitingJobs:
             except Exception as error:
                 logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
                 continue
-            if status is not None and status.outcome is None and status.request.speech.model not in stuck:
+            if status is not None and status.outcome is not None:
+                self._held[marker.ref] = _Held(self._sweeps + 1)  # its end is made good by whoever tends it
+            elif status is not None and status.request.speech.model not in stuck:
                 self._models.give_way()
                 break
         return False

@@ -40,8 +40,8 @@ AT_ONCE = 8
 """Jobs that are looked at at the same time: a look is some twenty requests, one after the other."""
 GRACE_S = 3600.0
 """Audio this young is left: a job that has just written it, or found it again, may be about to name it."""
-UNTOLD_S = 60.0
-"""How soon a job is looked at again whose webhook is still to be sent."""
+UNTOLD_S, TOLD_WITHIN_S = 600.0, 86_400.0
+"""How soon a job is looked at again whose webhook is still to be sent; and past its time by how much it goes unsent."""
 TOMBSTONE_S = 30 * 86_400.0
 """How long a removed job answers 410 rather than 404."""
 SPEECH = re.compile(r"speech-([0-9a-f]{64})\.v1")
@@ -156,11 +156,10 @@ class Collector:
     def _is_to_be_told(self, request: JobRequest, outcome: JobOutcome, found: Standing) -> bool:
         """Whether its webhook is still to be sent or given up, which takes what is known of the job; or whoever settles
         its end may be about to write the letter."""
-        if request.webhook is None or found.notified or found.gone:
+        late_s = self._wall_clock() - removed_at(outcome, found)
+        if request.webhook is None or found.notified or found.gone or late_s >= TOLD_WITHIN_S:
             return False
-        if self._outbox.attempts(Letter(request.ref, found.generation)) is not None:
-            return True
-        return self._wall_clock() < removed_at(outcome, found) + GRACE_S
+        return late_s < GRACE_S or self._outbox.attempts(Letter(request.ref, found.generation)) is not None
 
     def _must_wait(self, ref: JobRef, names: set[str]) -> bool:
         """Whether it names audio that nobody may remove yet: a job of an older version may have it, which says so

@@ -112,7 +112,10 @@ class JobLists:
         entries = [_entry(each, cast("OutcomeState", each["listed"])) for each in found if each]
         if page.next_after is None:
             return Part(entries, None)
-        return Part(entries, found[-1]["name"][:-1] if found[-1] else names[-1])
+        if found[-1] is None:
+            return Part(entries, names[-1])
+        last = found[-1]["name"]
+        return Part(entries, max((each.name for each in entries if each.name < last), default=last[:-1]))
 
     def expire(self, ref: JobRef, at: float) -> None:
         """Have what is kept under this id (a job, an answer, speech) looked at when `at` (Unix seconds) has come."""

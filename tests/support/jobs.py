@@ -9,7 +9,7 @@ import numpy as np
 from serve_app import keys
 from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.job_runner import JobRunner, RunnerSettings
-from serve_app.jobs import OUTCOMES, JobOutcome, JobRef, JobRequest, JobStore, Marker, Results
+from serve_app.jobs import OUTCOMES, ErrorRecord, JobOutcome, JobRef, JobRequest, JobStore, Marker, Results, RunEnd
 from serve_app.speech import NO_PROGRESS, Progress
 from serve_app.storage import MemoryStore, ObjectStore
 
@@ -146,6 +146,12 @@ def submit(store: ObjectStore, number: int = 0xA, tenant: str = "default", **cha
     request = job_request(number, tenant, **changes)
     job_store(store).submit(request)
     return request.ref
+
+
+def model_refused(at: float, error: Exception, ref: JobRef = REF) -> RunEnd:
+    """A run ended `at` (Unix seconds) for a model or a store that takes nothing; the next one begins in a minute."""
+    record = ErrorRecord.of(error)
+    return RunEnd(job_id=ref.job_id, run=1, reason="waiting", ended_at=at, not_before=at + 60.0, error=record)
 
 
 def told(store: ObjectStore, ref: JobRef) -> Marker:

@@ -120,6 +120,44 @@ async def test_who_waits_is_told_of_an_end_whose_time_is_over_by_then(store):
         await client.status(ref)
 
 
+class Holding(Runners):
+    """A replica that holds the call for as long as it may, and has the job end in the third."""
+
+    def __init__(self, store: MemoryStore, clock: Clock, holds_s: float) -> None:
+        super().__init__(store)
+        self.clock, self.holds_s = clock, holds_s
+
+    async def run(self, marker) -> None:
+        self.told.append(marker.name)
+        self.clock.now += self.holds_s
+        if len(self.told) == 3:
+            job_store(self.store).finish(job_outcome("completed"))
+
+
+async def test_a_call_that_a_replica_held_is_made_again(store):
+    """So a long job is asked for once in some seconds, and its end is known at once."""
+    clock, asked = Clock(), []
+    runners = Holding(store, clock, 5.0)
+    hooked = Hooked(store, lambda operation, key: asked.append(key) if operation == "list" else None)
+    client = client_of(hooked, runners, clock)
+    ref = (await client.submit(job_request())).request.ref
+    asked.clear()
+    assert (await client.run(ref, timeout_s=60)).state == "completed"
+    assert len(asked) == 5
+
+
+async def test_a_call_that_is_not_held_is_not_made_again(store):
+    """That replica does not run it: the store tells of the end."""
+    clock = Clock()
+    runners = Holding(store, clock, 0.0)
+    client = client_of(store, runners, clock)
+    ref = (await client.submit(job_request())).request.ref
+    waiting = asyncio.create_task(client.run(ref, timeout_s=60))
+    await until(lambda: runners.told)
+    await asyncio.to_thread(job_store(store).finish, job_outcome("completed"))
+    assert ((await waiting).state, len(runners.told)) == ("completed", 1)
+
+
 @pytest.mark.parametrize("job_id", ["", "x", "../../etc/passwd", JOB_ID.upper() + "/", JOB_ID + "/", "a" * 5000])
 def test_what_cannot_be_an_id_is_not_found(job_id):
     """No key is ever built from a string that the service did not give out."""
