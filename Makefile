@@ -24,8 +24,10 @@ run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 # Files of tests side by side: most of them wait, for Ray, for a store, for speech.
 WORKERS ?= 2
 PYTEST = .venv-test/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
+# Chaos by itself: beside others on two cores a Ray node it starts may not be up within the 30 s that Ray gives it.
 test: .venv-test/.installed .venv/.installed$(EXTRAS)
-	$(PYTEST)
+	$(PYTEST) --ignore tests/e2e/test_chaos.py
+	.venv-test/bin/python -m pytest tests/e2e/test_chaos.py
 
 test-unit: .venv-test/.installed
 	$(PYTEST) tests/unit tests/contract

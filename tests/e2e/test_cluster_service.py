@@ -64,6 +64,11 @@ def status_of(client: httpx.Client, service: RunningService, job_id: str) -> dic
     return client.get(f"{service.url}/status/{job_id}").json()
 
 
+def f5_replica(client: httpx.Client, service: RunningService) -> dict:
+    """What it says of itself, once it answers: on a busy machine it may not in time."""
+    return until(lambda: client.get(f"{service.url}/health").json()["models"]["f5"].get("replica"), "f5 answers")
+
+
 def test_ten_sentences_over_s3_are_understood(service: RunningService, client: httpx.Client):
     """The same as on a directory: /run writes to the bucket, the presigned URL reads from it, WER at most 6 %."""
 
@@ -136,19 +141,17 @@ def test_an_event_arrives_before_the_end_of_its_job(service: RunningService, cli
 
 def test_a_cancelled_job_leaves_the_replica(service: RunningService, client: httpx.Client):
     """From when its run stops, what is being spoken ends and what waits is not spoken: the replica is free."""
-
-    def replica() -> dict:
-        return client.get(f"{service.url}/health").json()["models"]["f5"]["replica"]
-
-    before = replica()
+    before = f5_replica(client, service)
     body = {"input": LONG_TEXT, "model": "f5", "seed": 4}
     job_id = client.post(f"{service.url}/v1/jobs", json=body).json()["id"]
-    until(lambda: replica()["units_done"] > before["units_done"] + 1, "some units are spoken")
+    until(lambda: f5_replica(client, service)["units_done"] > before["units_done"] + 1, "some units are spoken")
     assert client.post(f"{service.url}/cancel/{job_id}").json()["status"] == "CANCELLED"
     stopped = [f'"{job_id}"', '"run_stopped"']
     until(lambda: any(all(word in line for word in stopped) for line in service.printed.splitlines()), "run stops")
-    left = replica()
-    free = until(lambda: (now := replica())["running"] + now["waiting"] == 0 and now, "replica is free")
+    left = f5_replica(client, service)
+    free = until(
+        lambda: (now := f5_replica(client, service))["running"] + now["waiting"] == 0 and now, "replica is free"
+    )
     assert free["units_done"] <= left["units_done"] + 1
     assert free["units_abandoned"] > before["units_abandoned"]
 
@@ -171,7 +174,7 @@ def test_f5_speaks_with_an_uploaded_voice_beside_preview(service: RunningService
     assert len(first.content) > 2 * 24_000
     other = client.post(f"{service.url}/v1/audio/speech", json=body | {"seed": 6})
     assert other.content != first.content
-    health = client.get(f"{service.url}/health").json()["models"]["f5"]["replica"]
+    health = f5_replica(client, service)
     assert health["batching"] == "one unit at a time on 1 thread"
     assert health["computed_frames"] == health["frames"] > 0
 
