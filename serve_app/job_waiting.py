@@ -169,8 +169,7 @@ class WaitingJobs:
         return self._waited.get(marker.ref, 0) >= LONG_SWEEPS
 
     async def free(self, marker: Marker, running: Collection[JobRef] = ()) -> JobStatus | None:
-        """The job, if this replica may take it: nobody began it, or whoever did is dead or let it go; and its model
-        does not rest."""
+        """The job, if this replica may take it: nobody who lives has it, and its model does not rest."""
         if self._models.rests(marker.ref, running):  # since the last of its jobs was begun
             return None
         self._held[marker.ref] = _Held(self._sweeps + 1)  # one that cannot be read
@@ -183,8 +182,7 @@ class WaitingJobs:
         return status if self._may_take(marker.ref, status) and not self._models.rests(marker.ref, running) else None
 
     async def make_room(self, running: Collection[JobRef], most: int) -> bool:
-        """Have a run end whose model takes nothing, if a job of another model could begin in its place. Looks at `most`
-        jobs whose model is not known yet; False: there are no more of them."""
+        """Have a run end whose model takes nothing, if a job of another could begin then. False: it saw all such jobs."""
         stuck = self._models.stuck()
         waiting = self.in_turn(running) if stuck else []
         for looks, marker in enumerate(each for each in waiting if self._models.of(each.ref) not in stuck):
