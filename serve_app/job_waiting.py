@@ -182,7 +182,7 @@ class WaitingJobs:
         return status if self._may_take(marker.ref, status) and not self._models.rests(marker.ref, running) else None
 
     async def make_room(self, running: Collection[JobRef], most: int) -> bool:
-        """Have a run end whose model takes nothing, if a job of another could begin then. False: it saw all such jobs."""
+        """Have a run end whose model takes nothing, if a job of another could begin then. False: all were looked at."""
         stuck = self._models.stuck()
         waiting = self.in_turn(running) if stuck else []
         for looks, marker in enumerate(each for each in waiting if self._models.of(each.ref) not in stuck):
