@@ -43,6 +43,9 @@ READERS = 8
 NEXT_JOB_S = 300
 """Longest wait for the service to acknowledge enough jobs for the next fault."""
 
+JOBS_AFTER = 10
+"""Acknowledged after the last fault: some of them must complete."""
+
 
 def main() -> int:
     options = options_of(sys.argv[1:])
@@ -126,10 +129,14 @@ def _option(kind: str) -> str:
 
 
 def _inject(plan: tuple[Fault, ...], load: Load, injector: Injector) -> None:
+    """Each fault comes on jobs of its own, however many were acknowledged while the one before it was repaired."""
+    before = load.acked
     for fault in plan:
-        _until_acked(load, fault.after_jobs)
+        _until_acked(load, max(fault.after_jobs, before + 1))
         _say(f"{load.acked} jobs acknowledged, {load.unfinished()} not ended; fault {fault.index}: {fault.what}")
         injector.inject(fault)
+        before = load.acked
+    _until_acked(load, before + JOBS_AFTER)
     load.faults_are_over()
 
 

@@ -1,10 +1,12 @@
 """A fault is done as it says, to processes and a cluster that are none of Ray's."""
 
+import itertools
 import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from tests.chaos.__main__ import JOBS_AFTER, _inject
 from tests.chaos.cluster import double_owners
 from tests.chaos.faults import AWAKE_S, Injector
 from tests.chaos.history import History
@@ -27,6 +29,40 @@ def test_a_replica_that_was_paused_is_left_alone_for_a_while(tmp_path: Path):
         process.kill()
         process.wait()
         history.close()
+
+
+class _Jobs:
+    """A load that has one job more acknowledged each time that it is asked whether all is well."""
+
+    def __init__(self) -> None:
+        self.acked = 0
+        self.acked_when_over = 0
+
+    def check(self) -> None:
+        self.acked += 1
+
+    def unfinished(self) -> int:
+        return 0
+
+    def faults_are_over(self) -> None:
+        self.acked_when_over = self.acked
+
+
+def test_each_fault_falls_on_jobs_of_its_own():
+    """Also where a long one let more jobs pass than the plan had counted on: else nothing would complete after it."""
+    load = _Jobs()
+    acked: list[tuple[int, int]] = []
+
+    def inject(fault: Fault) -> None:
+        began = load.acked
+        load.acked += 100 if fault.index == 1 else 0
+        acked.append((began, load.acked))
+
+    plan = tuple(Fault(index, "update", "update", after_jobs=index * 10, draw=0.0) for index in range(4))
+    _inject(plan, load, SimpleNamespace(inject=inject))
+    assert [began for began, _ in acked[:2]] == [1, 10]
+    assert all(began > over for (_, over), (began, _) in itertools.pairwise(acked))
+    assert load.acked_when_over >= acked[-1][1] + JOBS_AFTER
 
 
 def test_runs_of_two_owners_are_known_by_the_logs(tmp_path: Path):
