@@ -11,26 +11,22 @@ then, some at a time. Nothing here is remembered of a job that is seen no more.
 
 import asyncio
 import heapq
-import zlib
-from collections.abc import Callable, Collection, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from functools import partial
 
 from serve_app import logs
 from serve_app.errors import JobExpired, JobNotFound
 from serve_app.heartbeats import Heartbeats
+from serve_app.job_holds import TENDED_EVERY, Holds, Sweep, spread
 from serve_app.job_models import Models
 from serve_app.job_queue import JobQueue, Turns, chosen_for, fair_order
-from serve_app.job_retries import LONGEST_PAUSE_S
-from serve_app.jobs import JobRef, JobStatus, JobStore, Marker, RunEnd
+from serve_app.jobs import JobRef, JobStatus, JobStore, Marker
 from serve_app.patience import logged
 
 __all__ = ["WaitingJobs"]
 
 LONG_SWEEPS = 20
 """Sweeps after which a job that must run alone is waited for."""
-TENDED_EVERY = 10
-"""Sweeps between two looks at a job that waits, where there is no room to begin it; not the same ones for all jobs."""
 TENDED_MOST = 32
 """Jobs that are tended after one sweep of those that wait, and of those that another runs, the longest overdue."""
 OTHERS_TURN = 4
@@ -38,16 +34,6 @@ OTHERS_TURN = 4
 those that another runs."""
 MOST = 100_000
 """Jobs in the queue, at most, of which a replica is told; and remembered answers to whose turn a job is."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """Why a job may not be begun yet, when it was looked at. Until that sweep, while `owner` lives (if one did), or
-    the pause after its last run is over."""
-
-    sweep: int = 0
-    owner: str | None = None
-    pause: RunEnd | None = None
 
 
 class WaitingJobs:
@@ -66,19 +52,15 @@ class WaitingJobs:
         self._heartbeats = heartbeats
         self._replica_id = replica_id
         self._models = models
-        self._clock = clock
-        self._wall_clock = wall_clock
         self._queue = JobQueue(jobs, replica_id)
-        self._left: dict[JobRef, float] = {}  # runs that ended here without an outcome: when the job may go on here
+        self._holds = Holds(heartbeats, replica_id, models, clock, wall_clock)
         self._waited: dict[JobRef, int] = {}  # sweeps that have seen a job, and found it not running here
         self._told: dict[JobRef, Marker] = {}  # jobs that this replica was told of since the last look began
         self._own: set[JobRef] = set()  # jobs in the queue that it was told of
         self._known: set[JobRef] = set()  # jobs that were seen before the last look, or told of since
-        self._held: dict[JobRef, _Held] = {}
         self._looked: dict[JobRef, int] = {}  # the sweep after which a job was looked at, or might have been
         self._turns = Turns()
-        self._sweeps = 0
-        self._live: Set[str] = frozenset()
+        self._sweep = Sweep()
         self._mine: dict[str, bool] = {}  # whether this replica is chosen, as long as the same ones live
 
     def __len__(self) -> int:
@@ -90,12 +72,12 @@ class WaitingJobs:
             self._told[marker.ref] = marker
             self._known.add(marker.ref)
             self._own.add(marker.ref)
-            self._held.pop(marker.ref, None)
+            self._holds.release(marker.ref)
             self._queue.add(marker)
 
     def is_held(self, ref: JobRef) -> bool:
         """Whether it was looked at, or ran here, and may have to wait: for what it is begun only after another look."""
-        return ref in self._held or ref in self._left
+        return ref in self._holds
 
     def any_beside(self, running: Collection[JobRef]) -> bool:
         """Whether any waits, or runs elsewhere, as far as was seen."""
@@ -109,14 +91,14 @@ class WaitingJobs:
     async def sweep(self, running: Collection[JobRef]) -> None:
         """See who lives, and this replica's share of the jobs."""
         live = await asyncio.to_thread(self._heartbeats.live)
-        if live != self._live or len(self._mine) > MOST:
-            self._live, self._mine = live, {}
-        await self.look(self._queue.share(len(self._live)))
-        self._sweeps += 1
+        if live != self._sweep.live or len(self._mine) > MOST:
+            self._sweep, self._mine = Sweep(self._sweep.number, live), {}
+        await self.look(self._queue.share(len(live)))
+        self._sweep = Sweep(self._sweep.number + 1, live)
         waiting = [marker.ref for marker in self._queue if marker.ref not in running]
         self._waited = {ref: self._waited.get(ref, 0) + 1 for ref in waiting}
-        self._held = {ref: held for ref, held in self._held.items() if ref in self._waited}
-        self._looked = {ref: self._looked.get(ref, self._sweeps - _spread(ref)) for ref in waiting}
+        self._holds.keep(waiting=self._waited)
+        self._looked = {ref: self._looked.get(ref, self._sweep.number - spread(ref)) for ref in waiting}
 
     async def look(self, shards: Collection[str]) -> None:
         """See anew what lies in these shards."""
@@ -129,20 +111,24 @@ class WaitingJobs:
                 self._queue.add(marker)
         seen = {marker.ref for marker in self._queue}
         self._own &= seen
-        self._left = {ref: at for ref, at in self._left.items() if ref in seen}
+        self._holds.keep_left(seen)
 
     def in_turn(self, running: Collection[JobRef]) -> list[Marker]:
         """Those that do not run here and may be free, in fair order; what is another's turn comes last, and now and
         then. A new one is left for a turn to whoever was told of it. But where a job of low priority would be begun,
         all others are before it, whosever turn they are."""
-        own = self._own | self._left.keys()
+        own = self._own | self._holds.left()
         mine: list[Marker] = []
         others: list[Marker] = []
         left: list[Marker] = []  # to other replicas
         for each in self._queue:
-            if each.ref in running or not self._may_be_free(each.ref) or self._models.rests(each.ref, running):
+            if (
+                each.ref in running
+                or not self._holds.may_be_free(each.ref, self._sweep)
+                or self._models.rests(each.ref, running)
+            ):
                 continue
-            if each.ref not in self._known and each.ref not in self._left:
+            if each.ref not in self._known and each.ref not in self._holds.left():
                 left.append(each)
             elif each.ref in own or self.is_mine(each.ref.job_id):
                 mine.append(each)
@@ -162,7 +148,7 @@ class WaitingJobs:
     def is_mine(self, thing: str) -> bool:
         """Whether this replica is the one that all who live choose for a job id, or for a shard."""
         if thing not in self._mine:
-            self._mine[thing] = chosen_for(thing, self._live | {self._replica_id}) == self._replica_id
+            self._mine[thing] = chosen_for(thing, self._sweep.live | {self._replica_id}) == self._replica_id
         return self._mine[thing]
 
     def has_waited_long(self, marker: Marker) -> bool:
@@ -172,14 +158,18 @@ class WaitingJobs:
         """The job, if this replica may take it: nobody who lives has it, and its model does not rest."""
         if self._models.rests(marker.ref, running):  # since the last of its jobs was begun
             return None
-        self._held[marker.ref] = _Held(self._sweeps + 1)  # one that cannot be read
+        self._holds.hold(marker.ref, self._sweep.number + 1)  # one that cannot be read
         status = await self._status(marker)
-        self._held.pop(marker.ref, None)
+        self._holds.release(marker.ref)
         if status is None:
             return None
         if status.outcome is not None:
             return await self._left_over(marker, status)
-        return status if self._may_take(marker.ref, status) and not self._models.rests(marker.ref, running) else None
+        return (
+            status
+            if self._holds.may_take(marker.ref, status, self._sweep) and not self._models.rests(marker.ref, running)
+            else None
+        )
 
     async def make_room(self, running: Collection[JobRef], most: int) -> bool:
         """Have a run end whose model takes nothing, if a job of another could begin then. False: all were looked at."""
@@ -194,7 +184,7 @@ class WaitingJobs:
                 logs.failure("job_not_readable", error, job_id=marker.ref.job_id)
                 continue
             if status is not None and status.outcome is not None:
-                self._held[marker.ref] = _Held(self._sweeps + 1)  # its end is made good by whoever tends it
+                self._holds.hold(marker.ref, self._sweep.number + 1)  # its end is made good by whoever tends it
             elif status is not None and status.request.speech.model not in stuck:
                 self._models.give_way()
                 break
@@ -205,9 +195,9 @@ class WaitingJobs:
         not settled, or a run that went on elsewhere ended without one."""
         due: dict[bool, list[tuple[int, str, Marker]]] = {True: [], False: []}
         for each in [marker for marker in self._queue if marker.ref not in running and self.is_mine(marker.ref.job_id)]:
-            elsewhere = (held := self._held.get(each.ref)) is not None and held.owner is not None
-            looked = self._looked.get(each.ref, self._sweeps)
-            overdue = self._sweeps - looked - (OTHERS_TURN if elsewhere else TENDED_EVERY)
+            elsewhere = self._holds.is_elsewhere(each.ref)
+            looked = self._looked.get(each.ref, self._sweep.number)
+            overdue = self._sweep.number - looked - (OTHERS_TURN if elsewhere else TENDED_EVERY)
             if overdue >= 0:
                 due[elsewhere].append((overdue, each.ref.job_id, each))
         for _, _, marker in [each for some in due.values() for each in heapq.nlargest(TENDED_MOST, some)]:
@@ -216,54 +206,19 @@ class WaitingJobs:
 
     def leave(self, ref: JobRef, until: float) -> None:
         """Its run here is over and it is not ended: it may go on at `until` of the clock."""
-        self._left[ref] = until
+        self._holds.leave(ref, until)
 
     def ended(self, ref: JobRef) -> None:
-        self._left.pop(ref, None)
+        self._holds.ended(ref)
         self._told.pop(ref, None)
         self._queue.discard(ref)
-
-    def _may_be_free(self, ref: JobRef) -> bool:
-        if (held := self._held.get(ref)) is None:
-            return True
-        if held.pause is not None:
-            return not self._pauses(ref, held.pause)
-        return self._sweeps >= held.sweep or (held.owner is not None and held.owner not in self._live)
-
-    def _pauses(self, ref: JobRef, end: RunEnd) -> bool:
-        left_s = end.not_before - self._wall_clock()
-        return 0 < left_s <= LONGEST_PAUSE_S and not self._models.has_own_time(ref, end)  # more: clocks differ
-
-    def _may_take(self, ref: JobRef, status: JobStatus) -> bool:
-        """Whether a job as it was just looked at is free to be begun here; if not, that is remembered."""
-        held = self._hold(ref, status)
-        if held is not None:
-            self._held[ref] = held
-        else:
-            self._held.pop(ref, None)
-        return held is None
-
-    def _hold(self, ref: JobRef, status: JobStatus) -> _Held | None:
-        if status.run is None:
-            return None
-        if status.run_end is not None:
-            return _Held(pause=status.run_end) if self._pauses(ref, status.run_end) else None
-        owner = status.run.owner
-        if owner == self._replica_id:  # begun here, and not running here
-            return _Held(self._sweeps + 1) if self._clock() < self._left.get(ref, 0.0) else None
-        self._left.pop(ref, None)
-        if self._heartbeats.is_dead(owner):
-            return None
-        if owner not in self._live:  # it goes, or is about to be judged dead
-            return _Held(self._sweeps + 1)
-        return _Held(self._sweeps + TENDED_EVERY + _spread(ref), owner)
 
     async def _end_if_over(self, marker: Marker) -> None:
         status = await self._status(marker)
         if status is None:
             return
         if status.outcome is None:
-            self._may_take(marker.ref, status)
+            self._holds.may_take(marker.ref, status, self._sweep)
         elif await self._left_over(marker, status) is not None:
             await asyncio.to_thread(self._jobs.settle, status.request, status.outcome)
             self.ended(marker.ref)
@@ -282,7 +237,7 @@ class WaitingJobs:
     async def _status(self, marker: Marker) -> JobStatus | None:
         """None where there is no job, or no result of it any more: then the marker goes."""
         ref = marker.ref
-        self._looked[ref] = self._sweeps  # also one that cannot be read: the others have their turn
+        self._looked[ref] = self._sweep.number  # also one that cannot be read: the others have their turn
         try:
             status = await asyncio.to_thread(self._jobs.status, ref)
         except (JobNotFound, JobExpired) as error:
@@ -293,8 +248,3 @@ class WaitingJobs:
             return None
         self._models.learn(ref, status.request.speech.model)
         return status
-
-
-def _spread(ref: JobRef) -> int:
-    """0 to 9 by the id, so that what is seen at once is not looked at at once."""
-    return zlib.crc32(ref.job_id.encode()) % TENDED_EVERY

@@ -178,7 +178,7 @@ async def no_pause(seconds: float) -> None:
 async def finish(store: ObjectStore, r: JobRunner, ref: JobRef) -> str:
     """The state of the job when this replica is done with it."""
     await r.wait(ref)
-    return JobStore(store, wall_clock=r._waiting._wall_clock).status(ref).state
+    return JobStore(store, wall_clock=r._executor._wall_clock).status(ref).state
 
 
 async def until(happened) -> None:

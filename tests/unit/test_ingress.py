@@ -1,10 +1,16 @@
-"""What is said of each part, from what Serve says of the deployments."""
+"""The Serve shell of the HTTP layer: what it says of each part, and what it gives on of its settings. No Serve here."""
 
+import sys
+from types import SimpleNamespace
+
+import pytest
 from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview, DeploymentStatusTrigger, ReplicaState
 
 from serve_app.api.services import PartStatus
 from serve_app.deployments.explain import explain
-from serve_app.deployments.ingress import part_status
+from serve_app.deployments.ingress import Ingress, part_status
+from serve_app.settings import BuildArgs, JobsSettings, PreviewSettings
+from serve_app.storage import MemoryStore
 
 LOADING, FAILED = DeploymentStatus.UPDATING, DeploymentStatus.DEPLOY_FAILED
 
@@ -32,6 +38,23 @@ is no such file on this node
 def deployment(status: DeploymentStatus, message: str = "", running: int = 0) -> DeploymentStatusOverview:
     states = {ReplicaState.RUNNING: running} if running else {ReplicaState.STARTING: 1}
     return DeploymentStatusOverview(status, DeploymentStatusTrigger.UNSPECIFIED, states, message)
+
+
+@pytest.fixture
+def switch_interval():
+    """A replica sets it for its whole process."""
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
+
+
+async def test_health_counts_replicas_by_the_jobs_settings(switch_interval):
+    """A heartbeat that has not changed for `dead_after_s` of deploy.yaml is a dead one's, and not for the default."""
+    args = BuildArgs(jobs=JobsSettings(heartbeat_s=1e-10, dead_after_s=1e-9))
+    voices = SimpleNamespace(preparer=None, client=lambda store: None)
+    ingress = Ingress(args, (PreviewSettings(),), MemoryStore(), None, voices, {"preview": None}, None, False)
+    liveness = ingress._services.liveness
+    assert [liveness.is_dead("a", "1"), liveness.is_dead("a", "1"), liveness.is_dead("a", "2")] == [False, True, False]
 
 
 def test_a_running_replica_is_ready():

@@ -229,8 +229,8 @@ async def test_a_replica_forgets_jobs_that_ended(store):
     for _ in range(2):
         await r.sweep()
     w = r._waiting
-    assert [len(kept) for kept in (w._left, w._waited, w._own, w._told, w._known, r._tasks)] == [0] * 6
-    assert [len(kept) for kept in (w._held, w._looked, r._suspects)] == [0] * 3
+    assert [len(kept) for kept in (w._waited, w._own, w._told, w._known, r._tasks)] == [0] * 5
+    assert [len(kept) for kept in (w._holds, w._looked, r._suspects)] == [0] * 3
 
 
 async def test_a_store_that_fails_at_release_costs_time_and_no_job(store, monkeypatch):
