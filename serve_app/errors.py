@@ -4,9 +4,9 @@ ServiceError
 |-- InvalidRequest                400  the request cannot be met as it is: sent again unchanged, it fails again
 |   |-- InvalidText               400  nothing in the text can be spoken
 |   |-- InvalidVoiceName          400  it does not match the pattern for voice names
-|   |-- UnsupportedFormat         400  not an audio format that is served
 |   |-- InvalidUrl                400  its form or where it leads is refused, or nothing could be read there
 |   |-- PayloadTooLarge           413  the body, text or file is over its limit
+|   |-- UnsupportedFormat         422  not an audio format or sample rate that is served
 |   |-- InvalidAudio              422  the bytes are not audio that can be read
 |   |-- InvalidPolicy             422  a job's time limits or webhook are malformed, or not served here
 |   |-- IdempotencyMismatch       422  this key came with another body before: one key is one request
@@ -120,6 +120,7 @@ class InvalidVoiceName(InvalidRequest):
 
 
 class UnsupportedFormat(InvalidRequest):
+    status = 422
     code = "unsupported_format"
 
 

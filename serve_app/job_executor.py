@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from serve_app import logs
-from serve_app.audio import CONTENT_TYPES, encode
+from serve_app.audio import Encoding, encode
 from serve_app.domain import Speech, SpeechRequest
 from serve_app.errors import Conflict, InvalidRequest, NotFound, PoisonJob, ReplicaLost
 from serve_app.heartbeats import Counters
@@ -41,6 +41,7 @@ from serve_app.storage import ObjectStore
 __all__ = ["PATIENCE_S", "ExecutorSettings", "JobExecutor", "Speak"]
 
 T = TypeVar("T")
+WAV = Encoding.of("wav")
 LAST_WRITES_S = 5.0
 """What a replica that is stopped gives to writes which end a run."""
 
@@ -212,7 +213,7 @@ class JobExecutor:
 
     async def _keep(self, request: JobRequest, speech: Speech, body: bytes, sha256: str) -> AudioRecord:
         audio = await asyncio.to_thread(
-            self._results.store_audio, request, body, sha256, CONTENT_TYPES["wav"], speech.duration_s
+            self._results.store_audio, request, body, sha256, WAV.content_type, speech.duration_s
         )
         logs.event("stored", key=audio.key, audio_s=round(speech.duration_s, 3), size_bytes=audio.size_bytes)
         return audio
@@ -293,5 +294,5 @@ def _after_begin(found: Standing, run: int) -> Standing:
 
 
 def _encoded(speech: Speech) -> tuple[bytes, str]:
-    body = encode(speech.audio, "wav")
+    body = encode(speech.audio, WAV)
     return body, hashlib.sha256(body).hexdigest()

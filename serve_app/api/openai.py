@@ -18,9 +18,9 @@ from serve_app.api.fields import ParameterFields, VoiceField, name_of
 from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.api.speaking import Spoken, speech_of
 from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
-from serve_app.audio import CONTENT_TYPES, encode
+from serve_app.audio import Encoding, encode
 from serve_app.catalog import Model
-from serve_app.errors import PayloadTooLarge, UnsupportedFormat
+from serve_app.errors import PayloadTooLarge
 from serve_app.parameters import Defaults
 from serve_app.preparation import Fields
 from serve_app.voices import Upload
@@ -45,6 +45,7 @@ class SpeechBody(ParameterFields):
     voice: VoiceField = None
     instructions: str | None = None
     response_format: str = "mp3"
+    sample_rate: int | None = None
     stream_format: Literal["audio"] = "audio"
     cache: bool = True
 
@@ -59,10 +60,7 @@ async def speech(request: Request, body: SpeechBody) -> Response:
     logs.event("received", dialect="openai", endpoint="speech")
     logs.shape("payload", body.model_dump())
     services = services_of(request)
-    if body.response_format not in CONTENT_TYPES:
-        raise UnsupportedFormat(
-            f"response_format {body.response_format!r} is not served: use one of {', '.join(CONTENT_TYPES)}"
-        )
+    encoding = Encoding.of(body.response_format, body.sample_rate)
     accepted = await services.acceptance.accept(
         text=body.input,
         text_field="input",
@@ -74,11 +72,11 @@ async def speech(request: Request, body: SpeechBody) -> Response:
         request_id=request_id_of(request),
     )
     spoken = await speech_of(request, accepted, reuse=body.cache and body.seed is not None)
-    content = await asyncio.to_thread(encode, spoken.speech.audio, body.response_format)
+    content = await asyncio.to_thread(encode, spoken.speech.audio, encoding)
     logs.event("answered", audio_s=round(spoken.speech.duration_s, 3), size_bytes=len(content))
     ignored = {"X-Ignored-Fields": "instructions"} if body.instructions else {}
     headers = _speech_headers(spoken) | ignored
-    return Response(content, media_type=CONTENT_TYPES[body.response_format], headers=headers, background=spoken.keep)
+    return Response(content, media_type=encoding.content_type, headers=headers, background=spoken.keep)
 
 
 def _speech_headers(spoken: Spoken) -> dict[str, str]:

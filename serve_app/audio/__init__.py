@@ -1,15 +1,18 @@
 """Waveforms: files to samples and back, joining, stretching and pitch. Knows no model, no store and no HTTP."""
 
 from serve_app.audio.decoding import decode, decode_counting_clipped
-from serve_app.audio.encoding import CONTENT_TYPES, AudioFormat, encode, read_wav
+from serve_app.audio.encoding import Encoder, encode, read_wav
+from serve_app.audio.formats import FORMATS, AudioFormat, Encoding
 from serve_app.audio.pitch import median_pitch_hz
 from serve_app.audio.psola import shift_pitch
 from serve_app.audio.reference import decode_reference, encode_reference
 from serve_app.audio.waveform import cross_fade, time_stretch
 
 __all__ = [
-    "CONTENT_TYPES",
+    "FORMATS",
     "AudioFormat",
+    "Encoder",
+    "Encoding",
     "cross_fade",
     "decode",
     "decode_counting_clipped",

@@ -1,56 +1,88 @@
-"""Waveform -> bytes of an audio file.
+"""Waveform -> bytes of an audio file, whole or as it comes.
 
-    Pcm -> int16 -> wav | mp3 | pcm
+    Pcm -> int16 -> (other rate) -> WAV header | FFmpeg's codec and container | as they are -> bytes
 
 Every format is made from the same 16-bit samples.
 """
 
 import io
+import struct
 import wave
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Literal, cast, get_args
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
-from numpy.typing import NDArray
+from av.audio.stream import AudioStream
 
-from serve_app.domain import SAMPLE_RATE_HZ, Pcm
-from serve_app.errors import UnsupportedFormat
+from serve_app.audio.formats import AudioFormat, Encoding
+from serve_app.audio.mp3_info import more_padding, silence_needed
+from serve_app.audio.resampling import SCALE, Int16, Resampler
+from serve_app.domain import Pcm
 
-__all__ = ["CONTENT_TYPES", "AudioFormat", "encode", "read_wav", "to_int16"]
+__all__ = ["Encoder", "encode", "read_wav", "to_int16"]
 
-AudioFormat = Literal["wav", "mp3", "pcm"]
-
-CONTENT_TYPES: Mapping[str, str] = MappingProxyType({"wav": "audio/wav", "mp3": "audio/mpeg", "pcm": "audio/pcm"})
-"""The MIME type of each format in AudioFormat."""
-
-MP3_BIT_RATE = 128_000
-"""Constant; MPEG-2 layer III, which 24 kHz is, goes up to 160 kbit/s."""
-BYTES_PER_SAMPLE = 2
 FULL_SCALE = 32767
+BYTES_PER_SAMPLE = 2
+UNKNOWN_BYTES = 0xFFFF_FFFF
+"""In a WAV header: the sizes are not known, read to the end."""
 
 
-def encode(audio: Pcm, format: AudioFormat | str) -> bytes:
-    """`audio` as a mono 24 kHz file: `wav` (16 bit), `mp3` (128 kbit/s) or `pcm` (little-endian 16 bit, no header).
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """FFmpeg's names. `options`: of the container."""
 
-    An mp3 states its encoder's delay and padding in its Info header, so decoders that read it, as FFmpeg's does, give
-    back as many samples as went in (from 2 ms on).
-    Raises UnsupportedFormat for another format, ValueError for audio that is empty or not finite.
+    container: str
+    codec: str
+    samples: str = "s16"
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+CODECS: Mapping[AudioFormat, _Codec] = {
+    "mp3": _Codec("mp3", "libmp3lame", "s16p"),
+    "opus": _Codec("ogg", "libopus", options={"page_duration": "60000"}),  # us; a file of one page is not cut right
+    "aac": _Codec("adts", "aac", "fltp"),
+    "flac": _Codec("flac", "flac"),
+    "ulaw": _Codec("mulaw", "pcm_mulaw"),
+    "alaw": _Codec("alaw", "pcm_alaw"),
+}
+WITHOUT_CHANCE = {"fflags": "+bitexact"}
+"""No random serial numbers, and no encoder's version in the file."""
+
+
+def encode(audio: Pcm, encoding: Encoding | str) -> bytes:
+    """`audio` as one whole file: sizes and duration are in the header where the format has a place for them.
+
+    A format's name stands for its usual rates. FFmpeg decodes as many samples again as went in, from 60 ms on:
+    round(n * rate / 24000). But an aac is up to two frames of 1,024 longer: ADTS has no place to say what is padding.
+    Raises UnsupportedFormat for a name that is none, ValueError for audio that is empty or not finite.
     """
-    if format not in get_args(AudioFormat):
-        raise UnsupportedFormat(f"response_format {format!r} is not served: use one of {', '.join(CONTENT_TYPES)}")
-    samples = to_int16(audio)
-    match cast(AudioFormat, format):
-        case "wav":
-            return _wav(samples)
-        case "mp3":
-            return _mp3(samples)
-        case "pcm":
-            return samples.tobytes()
+    encoder = Encoder(Encoding.of(encoding) if isinstance(encoding, str) else encoding, whole=True)
+    return encoder.add(audio) + encoder.finish()
 
 
-def to_int16(audio: Pcm) -> NDArray[np.int16]:
+class Encoder:
+    """One file, byte by byte as its audio comes. Not for several threads at once.
+
+    Streamed, a WAV has the sizes 0xFFFFFFFF, and an mp3 is up to three frames longer when decoded. `whole`: nothing is
+    given before the end, and the header is right.
+    """
+
+    def __init__(self, encoding: Encoding, *, whole: bool = False) -> None:
+        self._resampler = Resampler(encoding.sample_rate_hz)
+        self._file: _File = _Coded(encoding, whole) if encoding.format in CODECS else _Plain(encoding, whole)
+
+    def add(self, audio: Pcm) -> bytes:
+        """The bytes that are ready. Raises ValueError for audio that is empty or not finite."""
+        return self._file.add(self._resampler.add(to_int16(audio)))
+
+    def finish(self) -> bytes:
+        """The last bytes: the encoder's own delay included, so that no end is lost."""
+        return self._file.add(self._resampler.finish()) + self._file.finish()
+
+
+def to_int16(audio: Pcm) -> Int16:
     """Little-endian 16-bit samples of `audio`, clipped to [-1, 1], times 32767, rounded to nearest.
 
     Raises ValueError for audio that is empty, not one-dimensional or not finite.
@@ -69,23 +101,94 @@ def read_wav(data: bytes) -> Pcm:
     return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def _wav(samples: NDArray[np.int16]) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(BYTES_PER_SAMPLE)
-        writer.setframerate(SAMPLE_RATE_HZ)
-        writer.writeframes(samples.tobytes())
-    return file.getvalue()
+class _Plain:
+    """Samples as they are: pcm, and wav with its header."""
+
+    def __init__(self, encoding: Encoding, whole: bool) -> None:
+        self._rate_hz = encoding.sample_rate_hz
+        self._whole = whole
+        self._kept: list[bytes] = []
+        self._header = encoding.format == "wav"
+
+    def add(self, samples: Int16) -> bytes:
+        self._kept.append(samples.tobytes())
+        return b"" if self._whole else self._given()
+
+    def finish(self) -> bytes:
+        return self._given()
+
+    def _given(self) -> bytes:
+        body = b"".join(self._kept)
+        self._kept.clear()
+        if not self._header:
+            return body
+        self._header = False
+        return _wav_header(self._rate_hz, len(body) if self._whole else None) + body
 
 
-def _mp3(samples: NDArray[np.int16]) -> bytes:
-    file = io.BytesIO()  # seekable, so that the Info header is written when the length is known
-    with av.open(file, "w", format="mp3") as container:
-        stream = container.add_stream("libmp3lame", rate=SAMPLE_RATE_HZ, layout="mono", format="s16p")
-        stream.bit_rate = MP3_BIT_RATE
-        frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16p", layout="mono")
-        frame.sample_rate = SAMPLE_RATE_HZ
-        for item in (frame, None):  # None flushes: the encoder holds the last frames back
-            container.mux(stream.encode(item))
-    return file.getvalue()
+class _Coded:
+    """What FFmpeg encodes."""
+
+    def __init__(self, encoding: Encoding, whole: bool) -> None:
+        self._codec = CODECS[encoding.format]
+        self._whole_mp3 = whole and encoding.format == "mp3"
+        self._rate_hz = encoding.sample_rate_hz
+        self._samples = 0
+        self._out: io.BytesIO | _Written = io.BytesIO() if whole else _Written()
+        options = {**WITHOUT_CHANCE, **self._codec.options}
+        self._container = av.open(
+            cast("BinaryIO", self._out), "w", format=self._codec.container, container_options=options
+        )
+        stream = self._container.add_stream(
+            self._codec.codec, rate=self._rate_hz, layout="mono", format=self._codec.samples
+        )
+        self._stream = cast("AudioStream", stream)
+        if encoding.bit_rate is not None:
+            self._stream.bit_rate = encoding.bit_rate
+
+    def add(self, samples: Int16) -> bytes:
+        if samples.size:
+            self._samples += len(samples)
+            floats = self._codec.samples == "fltp"
+            values = samples.astype(np.float32) / SCALE if floats else samples
+            frame = av.AudioFrame.from_ndarray(values[np.newaxis], format=self._codec.samples, layout="mono")
+            frame.sample_rate = self._rate_hz
+            self._container.mux(self._stream.encode(frame))
+        return b"" if isinstance(self._out, io.BytesIO) else self._out.taken()
+
+    def finish(self) -> bytes:
+        silence = silence_needed(self._samples, self._rate_hz) if self._whole_mp3 else 0
+        self.add(np.zeros(silence, np.int16))
+        self._container.mux(self._stream.encode(None))  # the encoder holds the last frames back
+        self._container.close()
+        if not isinstance(self._out, io.BytesIO):
+            return self._out.taken()
+        return more_padding(self._out.getvalue(), silence) if silence else self._out.getvalue()
+
+
+_File = _Plain | _Coded
+
+
+class _Written:
+    """What FFmpeg writes where it cannot go back."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def taken(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def _wav_header(rate_hz: int, data_bytes: int | None) -> bytes:
+    """44 bytes, mono, 16 bit. None: sizes that are not known."""
+    size = UNKNOWN_BYTES if data_bytes is None else data_bytes
+    riff = UNKNOWN_BYTES if data_bytes is None else data_bytes + 36
+    form = struct.pack("<HHIIHH", 1, 1, rate_hz, rate_hz * BYTES_PER_SAMPLE, BYTES_PER_SAMPLE, 8 * BYTES_PER_SAMPLE)
+    return (
+        struct.pack("<4sI4s4sI", b"RIFF", riff, b"WAVE", b"fmt ", len(form)) + form + struct.pack("<4sI", b"data", size)
+    )

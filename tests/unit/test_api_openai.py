@@ -7,7 +7,7 @@ import wave
 import pytest
 
 from serve_app.api.services import PartStatus
-from serve_app.audio import decode
+from serve_app.audio import Encoding, decode
 from serve_app.settings import LimitSettings
 from tests.support.service import LocalService
 from tests.support.uploads import upload
@@ -20,17 +20,33 @@ def service() -> LocalService:
     return LocalService()
 
 
-@pytest.mark.parametrize(
-    ("response_format", "content_type"), [("wav", "audio/wav"), ("mp3", "audio/mpeg"), ("pcm", "audio/pcm")]
-)
-async def test_speech_is_audio_in_the_format_asked_for(service, response_format, content_type):
-    """Every served format decodes to the speech, with its own content type."""
+@pytest.mark.parametrize("response_format", ["wav", "mp3", "opus", "aac", "flac"])
+async def test_speech_is_audio_in_the_format_asked_for(service, response_format):
+    """It decodes to the speech, with its own content type."""
     answer = await service.client.post(SPEECH, json={"input": "Hello there.", "response_format": response_format})
     assert answer.status_code == 200
-    assert answer.headers["content-type"] == content_type
+    assert answer.headers["content-type"] == Encoding.of(response_format).content_type
     expected_s = float(answer.headers["x-audio-seconds"])
-    seconds = len(answer.content) / 48_000 if response_format == "pcm" else len(decode(answer.content)) / 24_000
-    assert seconds == pytest.approx(expected_s, abs=0.06)
+    assert len(decode(answer.content)) / 24_000 == pytest.approx(expected_s, abs=0.09)
+
+
+@pytest.mark.parametrize(
+    ("response_format", "sample_rate", "bytes_per_s", "content_type"),
+    [
+        ("pcm", 24_000, 48_000, "audio/pcm"),
+        ("pcm", 8_000, 16_000, "audio/pcm;rate=8000"),
+        ("ulaw", None, 8_000, "audio/basic"),
+        ("alaw", 16_000, 16_000, "audio/PCMA;rate=16000"),
+    ],
+)
+async def test_headerless_speech_is_as_long_as_it_says(
+    service, response_format, sample_rate, bytes_per_s, content_type
+):
+    """At the rate that was asked for, which the content type tells."""
+    body = {"input": "Hello there.", "response_format": response_format, "sample_rate": sample_rate}
+    answer = await service.client.post(SPEECH, json=body)
+    assert answer.headers["content-type"] == content_type
+    assert len(answer.content) / bytes_per_s == pytest.approx(float(answer.headers["x-audio-seconds"]), abs=0.001)
 
 
 async def test_mp3_is_the_default_format(service):
@@ -77,7 +93,13 @@ async def test_the_seed_decides_the_audio(service):
         ({"input": "Hi.", "voice": "../etc"}, 400, "invalid_voice_name", ["../etc"]),
         ({"input": "Hi.", "speed": 9}, 400, "invalid_request", ["speed", "9", "0.25 to 4"]),
         ({"input": "Hi.", "seed": -1}, 400, "invalid_request", ["seed", "-1"]),
-        ({"input": "Hi.", "response_format": "opus"}, 400, "unsupported_format", ["response_format", "opus", "mp3"]),
+        ({"input": "Hi.", "response_format": "aiff"}, 422, "unsupported_format", ["response_format", "aiff", "opus"]),
+        (
+            {"input": "Hi.", "response_format": "opus", "sample_rate": 44100},
+            422,
+            "unsupported_format",
+            ["sample_rate", "44100", "48000"],
+        ),
         ({"input": "Hi.", "stream_format": "sse"}, 400, "invalid_request", ["stream_format"]),
         ({"input": "Hi.", "nonsense": 1}, 400, "invalid_request", ["nonsense"]),
     ],

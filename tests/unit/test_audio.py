@@ -1,31 +1,21 @@
-"""Encoding, joining, stretching and pitch. Reading strangers' files is in test_audio_decoding.py."""
+"""Joining, stretching and pitch. Files are in test_audio_encoding.py and test_audio_decoding.py."""
 
-import io
 import itertools
-import wave
 from importlib.resources import files
-from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from serve_app.audio import (
-    CONTENT_TYPES,
-    AudioFormat,
     cross_fade,
     decode,
-    encode,
     median_pitch_hz,
     shift_pitch,
     time_stretch,
 )
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
-from serve_app.errors import UnsupportedFormat
-
-WAVES = arrays(np.float32, st.integers(1, 200), elements=st.floats(-3, 3, width=32))
 
 
 def tone(frequency_hz: float, duration_s: float = 1.0, *, harmonics: int = 1) -> Pcm:
@@ -36,67 +26,6 @@ def tone(frequency_hz: float, duration_s: float = 1.0, *, harmonics: int = 1) ->
 
 def rms(audio: Pcm) -> float:
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
-
-
-@given(WAVES)
-def test_int16_samples(audio: Pcm) -> None:
-    """What is in range is rounded to the nearest 1/32767; what is not is clipped to full scale."""
-    samples = np.frombuffer(encode(audio, "pcm"), "<i2")
-    expected = [round(min(max(float(value), -1.0), 1.0) * 32767, 3) for value in audio]
-    assert samples.tolist() == pytest.approx(expected, abs=0.501)
-    assert samples[np.abs(audio) >= 1].tolist() == [32767 * np.sign(x) for x in audio[np.abs(audio) >= 1]]
-
-
-@pytest.mark.parametrize("samples", [1, 999, 24_000])
-def test_wav_header(samples: int) -> None:
-    """Sizes, rate and width in the header are those of the file; the samples are those of pcm."""
-    audio = tone(300)[:samples]
-    file = encode(audio, "wav")
-    assert int.from_bytes(file[4:8], "little") == len(file) - 8
-    with wave.open(io.BytesIO(file)) as reader:
-        assert reader.getparams()[:4] == (1, 2, 24_000, samples)
-        assert reader.readframes(samples) == encode(audio, "pcm")
-
-
-@pytest.mark.parametrize("samples", [100, 575, 576, 24_001, 60_000])
-def test_mp3_keeps_every_sample(samples: int) -> None:
-    """Decoded again it has the same length, so neither the start nor the end is lost to the encoder's delay."""
-    assert len(decode(encode(np.resize(tone(300), samples), "mp3"))) == samples
-
-
-def test_mp3_keeps_the_end() -> None:
-    """A tone in the last 100 ms is heard there, at its level, and nowhere else."""
-    audio = tone(440, 2.0)
-    audio[:-2400] = 0.0
-    decoded = decode(encode(audio, "mp3"))
-    assert rms(decoded[-2400:]) == pytest.approx(rms(audio[-2400:]), rel=0.05)
-    assert rms(decoded[:-4800]) < 0.001
-
-
-def test_the_same_audio_gives_the_same_file() -> None:
-    """No format holds a clock or a random number."""
-    assert [encode(tone(300), name) for name in CONTENT_TYPES] == [encode(tone(300), name) for name in CONTENT_TYPES]
-
-
-def test_every_format_has_a_content_type() -> None:
-    """The table and the type name the same formats."""
-    assert tuple(CONTENT_TYPES) == get_args(AudioFormat)
-
-
-def test_unknown_format() -> None:
-    """The error names the field, the value and what is served."""
-    with pytest.raises(UnsupportedFormat, match=r"response_format 'aiff' .*wav, mp3, pcm"):
-        encode(tone(300), "aiff")
-
-
-@pytest.mark.parametrize(
-    ("audio", "reason"),
-    [([], r"\(0,\)"), ([[0.1]], r"\(1, 1\)"), ([0.1, float("nan")], "NaN"), ([float("inf")], "infinity")],
-)
-def test_what_is_no_waveform_is_not_encoded(audio: list[float], reason: str) -> None:
-    """Nothing to encode, or no numbers, is an error of the caller."""
-    with pytest.raises(ValueError, match=reason):
-        encode(np.array(audio, np.float32), "wav")
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=5), st.integers(0, 200))
