@@ -1,6 +1,6 @@
 """How soon a client learns about its jobs while all replicas are busy, and while there are none.
 
-    python -m bench.jobs       about 12 minutes
+    python -m bench.jobs       about 9 minutes
 
     finished jobs -> a backlog that keeps every slot busy -> calls beside a no-op, in turns -> the same without replicas
 
