@@ -23,8 +23,9 @@ from serve_app.domain import (
     version_of,
 )
 from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError, Unavailable
-from serve_app.patience import PASSING
+from serve_app.patience import PASSING, Patience
 from serve_app.planning import UnitLimits, plan
+from serve_app.speech_stream import SpeechStream
 
 __all__ = ["NO_PROGRESS", "LimitsOf", "NoProgress", "Progress", "Speaker", "SpeakingModel", "VoiceStatsSource"]
 
@@ -118,6 +119,33 @@ class Speaker:
         model speaks all of it. Raises InvalidText, UnusableVoice, VoiceNotFound, VoiceReplaced, Overloaded,
         Unavailable, EngineError, or what `progress` raises.
         """
+        model, units = await self._planned(request)
+        spoken = await _of_one_version(model.synthesizer, units, progress)
+        audio = await asyncio.to_thread(cross_fade, [each.audio for each in spoken], _overlap_s(model, request))
+        makers = {each.made_by for each in spoken}
+        return Speech(
+            audio=audio,
+            model=request.model,
+            seed=request.seed,
+            draft=model.draft,
+            units=len(units),
+            made_by=makers.pop() if len(makers) == 1 else "",
+        )
+
+    async def stream(self, request: SpeechRequest) -> SpeechStream:
+        """The same speech as it comes. Raises ModelNotFound, InvalidText, UnusableVoice, VoiceNotFound, VoiceReplaced;
+        whatever else comes in between is raised by the stream."""
+        model, units = await self._planned(request)
+        return SpeechStream(
+            model.synthesizer,
+            units,
+            overlap_s=_overlap_s(model, request),
+            look_ahead=LOOK_AHEAD,
+            draft=model.draft,
+            patience=Patience(asyncio.sleep),
+        )
+
+    async def _planned(self, request: SpeechRequest) -> tuple[SpeakingModel, tuple[Unit, ...]]:
         model = self._models.get(request.model)
         if model is None:
             raise ModelNotFound(f"model {request.model!r} is no longer deployed: send the request again for another")
@@ -132,18 +160,11 @@ class Speaker:
             units=len(units),
             chars=len(request.text),
         )
-        spoken = await _of_one_version(model.synthesizer, units, progress)
-        overlap_s = model.overlap_s if request.cross_fade_s is None else request.cross_fade_s
-        audio = await asyncio.to_thread(cross_fade, [each.audio for each in spoken], overlap_s)
-        makers = {each.made_by for each in spoken}
-        return Speech(
-            audio=audio,
-            model=request.model,
-            seed=request.seed,
-            draft=model.draft,
-            units=len(units),
-            made_by=makers.pop() if len(makers) == 1 else "",
-        )
+        return model, units
+
+
+def _overlap_s(model: SpeakingModel, request: SpeechRequest) -> float:
+    return model.overlap_s if request.cross_fade_s is None else request.cross_fade_s
 
 
 async def _of_one_version(synthesizer: Synthesizer, units: Sequence[Unit], progress: Progress) -> list[SpokenUnit]:

@@ -7,16 +7,17 @@ Source of the wire forms: OpenAI's API reference (createSpeech, models, voices).
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from serve_app import logs
 from serve_app.api.errors import request_id_of
 from serve_app.api.fields import ParameterFields, VoiceField, name_of
 from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.api.speaking import Spoken, speech_of
+from serve_app.api.streaming import StreamForm, streamed
 from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
 from serve_app.audio import Encoding, encode
 from serve_app.catalog import Model
@@ -46,7 +47,9 @@ class SpeechBody(ParameterFields):
     instructions: str | None = None
     response_format: str = "mp3"
     sample_rate: int | None = None
-    stream_format: Literal["audio"] = "audio"
+    stream_format: StreamForm | None = Field(
+        None, description="`audio` or `sse`: the file as it is spoken, or events; left out: the whole file at its end"
+    )
     cache: bool = True
 
     @property
@@ -56,7 +59,8 @@ class SpeechBody(ParameterFields):
 
 @router.post("/v1/audio/speech", response_class=Response)
 async def speech(request: Request, body: SpeechBody) -> Response:
-    """Speak a text; the answer is the audio file. Headers name the model, the seed and whether it is a draft."""
+    """Speak a text; the answer is the audio file, or with `stream_format` the audio as it is spoken. Headers name the
+    model, the seed and whether it is a draft."""
     logs.event("received", dialect="openai", endpoint="speech")
     logs.shape("payload", body.model_dump())
     services = services_of(request)
@@ -71,10 +75,12 @@ async def speech(request: Request, body: SpeechBody) -> Response:
         tenant=tenant_of(request),
         request_id=request_id_of(request),
     )
+    ignored = {"X-Ignored-Fields": "instructions"} if body.instructions else {}
+    if body.stream_format is not None:
+        return await streamed(request, accepted, encoding, body.stream_format, ignored)
     spoken = await speech_of(request, accepted, reuse=body.cache and body.seed is not None)
     content = await asyncio.to_thread(encode, spoken.speech.audio, encoding)
     logs.event("answered", audio_s=round(spoken.speech.duration_s, 3), size_bytes=len(content))
-    ignored = {"X-Ignored-Fields": "instructions"} if body.instructions else {}
     headers = _speech_headers(spoken) | ignored
     return Response(content, media_type=encoding.content_type, headers=headers, background=spoken.keep)
 

@@ -6,11 +6,12 @@ from serve_app.audio.formats import FORMATS, AudioFormat, Encoding
 from serve_app.audio.pitch import median_pitch_hz
 from serve_app.audio.psola import shift_pitch
 from serve_app.audio.reference import decode_reference, encode_reference
-from serve_app.audio.waveform import cross_fade, time_stretch
+from serve_app.audio.waveform import CrossFader, cross_fade, time_stretch
 
 __all__ = [
     "FORMATS",
     "AudioFormat",
+    "CrossFader",
     "Encoder",
     "Encoding",
     "cross_fade",

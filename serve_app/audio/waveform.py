@@ -10,7 +10,7 @@ import numpy as np
 
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 
-__all__ = ["cross_fade", "time_stretch"]
+__all__ = ["CrossFader", "cross_fade", "time_stretch"]
 
 MIN_TEMPO, MAX_TEMPO = 0.5, 2.0
 """Range of one atempo filter: below it refuses, above it leaves samples out instead of blending them."""
@@ -27,17 +27,42 @@ def cross_fade(waves: Sequence[Pcm], overlap_s: float) -> Pcm:
     """
     if not waves:
         raise ValueError("waves is empty: there is nothing to join")
-    if not overlap_s >= 0:
-        raise ValueError(f"overlap_s is {overlap_s}: it must be 0 or more")
-    wanted = round(overlap_s * SAMPLE_RATE_HZ)
-    overlaps = [min(wanted, len(before), len(after)) for before, after in itertools.pairwise(waves)]
-    joined = np.zeros(sum(map(len, waves)) - sum(overlaps), np.float32)
-    start = 0
-    for wave, overlap_before, overlap_after in zip(waves, [0, *overlaps], [*overlaps, 0], strict=True):
-        start -= overlap_before
-        joined[start : start + len(wave)] += _faded(wave, overlap_before, overlap_after)
-        start += len(wave)
-    return joined
+    fader = CrossFader(overlap_s)
+    return np.concatenate([*map(fader.add, waves), fader.finish()])
+
+
+class CrossFader:
+    """`cross_fade` of waves as they come: each sample is given as soon as no later wave can change it.
+
+    Raises ValueError for a negative overlap.
+    """
+
+    def __init__(self, overlap_s: float) -> None:
+        if not overlap_s >= 0:
+            raise ValueError(f"overlap_s is {overlap_s}: it must be 0 or more")
+        self._wanted = round(overlap_s * SAMPLE_RATE_HZ)
+        self._wave: Pcm = np.zeros(0, np.float32)  # the last
+        self._fade_in = 0
+        self._given = 0  # samples of it
+        self._under: Pcm = self._wave  # what the waves before it add to it, from there on
+
+    def add(self, wave: Pcm) -> Pcm:
+        """All before the end of `wave`, which fades into the next one, that was not given yet."""
+        overlap = min(self._wanted, len(self._wave), len(wave))
+        last = self._rest(overlap)
+        before, self._under = np.split(last, [len(last) - overlap])
+        self._wave, self._fade_in, self._given = wave, overlap, 0
+        self._given = len(wave) - min(self._wanted, len(wave))
+        sure = _over(self._under, _faded(wave, overlap, 0)[: self._given])
+        self._under = self._under[self._given :]
+        return np.concatenate([before, sure])
+
+    def finish(self) -> Pcm:
+        """The end of the last wave."""
+        return self._rest(0)
+
+    def _rest(self, fade_out: int) -> Pcm:
+        return _over(self._under, _faded(self._wave, self._fade_in, fade_out)[self._given :])
 
 
 def time_stretch(audio: Pcm, factor: float) -> Pcm:
@@ -68,6 +93,13 @@ def _faded(wave: Pcm, fade_in: int, fade_out: int) -> Pcm:
     envelope[:fade_in] *= _ramp(fade_in)
     envelope[len(wave) - fade_out :] *= _ramp(fade_out)[::-1]
     return wave * envelope
+
+
+def _over(under: Pcm, wave: Pcm) -> Pcm:
+    """Both together, from their beginning on; `wave` is changed."""
+    shared = min(len(under), len(wave))
+    wave[:shared] += under[:shared]
+    return wave
 
 
 def _ramp(samples: int) -> Pcm:

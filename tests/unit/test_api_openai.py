@@ -100,7 +100,7 @@ async def test_the_seed_decides_the_audio(service):
             "unsupported_format",
             ["sample_rate", "44100", "48000"],
         ),
-        ({"input": "Hi.", "stream_format": "sse"}, 400, "invalid_request", ["stream_format"]),
+        ({"input": "Hi.", "stream_format": "chunks"}, 400, "invalid_request", ["stream_format", "chunks", "sse"]),
         ({"input": "Hi.", "nonsense": 1}, 400, "invalid_request", ["nonsense"]),
     ],
 )

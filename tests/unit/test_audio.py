@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.audio import (
+    CrossFader,
     cross_fade,
     decode,
     median_pitch_hz,
@@ -41,6 +42,28 @@ def test_cross_fade_keeps_a_constant(first: int, second: int, overlap: int) -> N
     """Fade-out and fade-in add up to one at every sample."""
     joined = cross_fade([np.full(n, 0.5, np.float32) for n in (first, second)], overlap / SAMPLE_RATE_HZ)
     assert joined.tolist() == pytest.approx([0.5] * len(joined))
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 40))
+def test_cross_fade_as_it_comes(lengths: list[int], overlap: int) -> None:
+    """Each wave is known up to its own overlap, and all of it is what laying one over the other gives."""
+    dice = np.random.default_rng(sum(lengths))
+    waves = [dice.normal(0, 1, length).astype(np.float32) for length in lengths]
+    fader = CrossFader(overlap / SAMPLE_RATE_HZ)
+    given = [fader.add(wave) for wave in waves]
+    overlaps = [min(overlap, a, b) for a, b in itertools.pairwise(lengths)]
+    ends = np.cumsum(np.array(lengths) - np.array([0, *overlaps]))
+    assert np.cumsum([len(each) for each in given]).tolist() == [
+        end - min(overlap, length) for end, length in zip(ends, lengths, strict=True)
+    ]
+    joined = np.zeros(ends[-1], np.float32)
+    for wave, end, before, after in zip(waves, ends, [0, *overlaps], [*overlaps, 0], strict=True):
+        envelope = np.ones(len(wave), np.float32)
+        for part, ramp in ((slice(before), 1), (slice(len(wave) - after, None), -1)):
+            steps = envelope[part].size
+            envelope[part] *= ((np.arange(steps) + 0.5) / max(steps, 1)).astype(np.float32)[::ramp]
+        joined[end - len(wave) : end] += wave * envelope
+    assert np.array_equal(np.concatenate([*given, fader.finish()]), joined)
 
 
 def test_cross_fade_order() -> None:

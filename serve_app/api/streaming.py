@@ -1,0 +1,124 @@
+"""Speech to whoever listens while it is spoken: as the bytes of a file, or as OpenAI's server-sent events.
+
+    SpeechStream -> first wave -> status and headers -> encoder -> body, piece by piece
+
+What is refused before the first wave is an ordinary error. What breaks afterwards is seen by the client: in the events
+as an `error`, in a file by a body that ends before its end; never as a quiet end.
+"""
+
+import asyncio
+import base64
+import json
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
+
+from fastapi import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from serve_app import logs
+from serve_app.api.errors import request_id_of
+from serve_app.api.services import services_of
+from serve_app.audio import Encoder, Encoding
+from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpeechRequest
+from serve_app.errors import EngineError, ServiceError
+from serve_app.speech_stream import SpeechStream
+
+__all__ = ["StreamForm", "streamed"]
+
+StreamForm = Literal["audio", "sse"]
+
+FRAMES_PER_S = 93.75
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Nobody on the way keeps it, or keeps it back."""
+
+
+async def streamed(
+    request: Request, accepted: SpeechRequest, encoding: Encoding, form: StreamForm, headers: Mapping[str, str]
+) -> StreamingResponse:
+    """The answer, once there is something to hear. Raises as `Speaker.stream` and the stream of its first unit."""
+    stream = await services_of(request).speaker.stream(accepted)
+    first = await anext(stream)  # what it raises, a cancellation included, ends it
+    logs.event("first_audio", units=stream.units, audio_s=round(len(first) / SAMPLE_RATE_HZ, 3))
+    file = _File(stream, first, Encoder(encoding))
+    spoken = {"X-Model": accepted.model, "X-Draft": str(stream.draft).lower(), "X-Seed": str(accepted.seed)}
+    content_type = encoding.content_type if form == "audio" else "text/event-stream"
+    body = _audio(file) if form == "audio" else _events(file, len(accepted.text), request_id_of(request))
+    return _Streamed(stream, body, content_type, {**spoken, **HEADERS, **headers})
+
+
+class _Streamed(StreamingResponse):
+    """Ends what is spoken for it when it ends, however that comes."""
+
+    def __init__(
+        self, stream: SpeechStream, body: AsyncIterator[Any], content_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(body, media_type=content_type, headers=headers)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._stream.close()
+
+
+class _File:
+    """The bytes of a stream's file, each as soon as it is known. `samples`: how many were encoded."""
+
+    def __init__(self, stream: SpeechStream, first: Pcm, encoder: Encoder) -> None:
+        self.samples = 0
+        self._stream = stream
+        self._first = first
+        self._encoder = encoder
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        wave: Pcm | None = self._first
+        while wave is not None:
+            self.samples += len(wave)
+            if ready := await asyncio.to_thread(self._encoder.add, wave):
+                yield ready
+            wave = await anext(self._stream, None)
+        if rest := await asyncio.to_thread(self._encoder.finish):
+            yield rest
+
+
+async def _audio(file: _File) -> AsyncIterator[bytes]:
+    """What it raises has the server cut the connection before the body's end."""
+    try:
+        async for piece in file.pieces():
+            yield piece
+    except Exception as error:
+        _log_broken(error)
+        raise
+    _log_answered(file)
+
+
+async def _events(file: _File, characters: int, request_id: str) -> AsyncIterator[str]:
+    """OpenAI's `speech.audio.delta` and `speech.audio.done`. Its tokens are ours: characters in, mel frames out."""
+    try:
+        async for piece in file.pieces():
+            yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
+    except Exception as error:
+        _log_broken(error)
+        told = error if isinstance(error, ServiceError) else EngineError("speaking failed: see the service's log")
+        fields = {"type": told.type, "code": told.code, "message": told.message, "request_id": request_id}
+        yield _event({"type": "error", "error": fields})
+        return
+    frames = math.ceil(file.samples / SAMPLE_RATE_HZ * FRAMES_PER_S)
+    usage = {"input_tokens": characters, "output_tokens": frames, "total_tokens": characters + frames}
+    yield _event({"type": "speech.audio.done", "usage": usage})
+    _log_answered(file)
+
+
+def _event(data: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(data)}\n\n"
+
+
+def _log_broken(error: Exception) -> None:
+    logs.failure("stream_broken_off", error, code=error.code if isinstance(error, ServiceError) else None)
+
+
+def _log_answered(file: _File) -> None:
+    logs.event("answered", audio_s=round(file.samples / SAMPLE_RATE_HZ, 3))
