@@ -84,13 +84,13 @@ class Holds:
     def ended(self, ref: JobRef) -> None:
         self._left.pop(ref, None)
 
-    def keep(self, *, waiting: Container[JobRef]) -> None:
-        """Of other jobs than these what was found holds no more."""
-        self._held = {ref: held for ref, held in self._held.items() if ref in waiting}
+    def forget_found(self, *, but: Container[JobRef]) -> None:
+        """What was found of jobs, except of those that wait."""
+        self._held = {ref: held for ref, held in self._held.items() if ref in but}
 
-    def keep_left(self, seen: Container[JobRef]) -> None:
-        """Others than these have ended."""
-        self._left = {ref: at for ref, at in self._left.items() if ref in seen}
+    def forget_left(self, *, but: Container[JobRef]) -> None:
+        """Which jobs ran here last, except of those that are not ended."""
+        self._left = {ref: at for ref, at in self._left.items() if ref in but}
 
     def is_elsewhere(self, ref: JobRef) -> bool:
         """Whether a replica that lived was found to run it."""

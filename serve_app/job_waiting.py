@@ -97,7 +97,7 @@ class WaitingJobs:
         self._sweep = Sweep(self._sweep.number + 1, live)
         waiting = [marker.ref for marker in self._queue if marker.ref not in running]
         self._waited = {ref: self._waited.get(ref, 0) + 1 for ref in waiting}
-        self._holds.keep(waiting=self._waited)
+        self._holds.forget_found(but=self._waited)
         self._looked = {ref: self._looked.get(ref, self._sweep.number - spread(ref)) for ref in waiting}
 
     async def look(self, shards: Collection[str]) -> None:
@@ -111,7 +111,7 @@ class WaitingJobs:
                 self._queue.add(marker)
         seen = {marker.ref for marker in self._queue}
         self._own &= seen
-        self._holds.keep_left(seen)
+        self._holds.forget_left(but=seen)
 
     def in_turn(self, running: Collection[JobRef]) -> list[Marker]:
         """Those that do not run here and may be free, in fair order; what is another's turn comes last, and now and

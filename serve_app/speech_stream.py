@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from itertools import islice
 
 from serve_app.audio import CrossFader
@@ -21,15 +20,15 @@ from serve_app.patience import PASSING, Patience
 __all__ = ["SpeechStream"]
 
 TURNS = 4
-"""How often a unit is asked for that another version of the model speaks than the rest."""
+"""How often a unit is asked for again that another version of the model spoke than the first."""
 
 
 class SpeechStream:
     """An iterator over the waves of one request, (samples,) at 24 kHz; to be closed, whatever comes of it.
 
     Together they are the samples that `cross_fade` gives. What the first unit is refused for is raised at once; what
-    time mends is waited for by the others, and a unit is tried again alone when its replica was lost. Anything else
-    ends the iteration with the unit's error. Unavailable, too, where replicas go on speaking in several versions.
+    time mends is waited for by the others. Anything else ends the iteration with the unit's error. Unavailable, too,
+    where replicas no longer speak in the version of the first unit: what was heard cannot be spoken again.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class SpeechStream:
         self._overlap_s = overlap_s
         self._look_ahead = look_ahead
         self._patience = patience
-        self._version = ""
         self._waves = self._faded()
 
     def __aiter__(self) -> "SpeechStream":
@@ -74,38 +72,40 @@ class SpeechStream:
     async def _in_order(self) -> AsyncGenerator[SpokenUnit]:
         coming = iter(self._units)
         window = deque(map(self._begun, islice(coming, self._look_ahead)))
+        version = ""
         try:
             while window:
-                spoken = await window[0]
+                unit, task = window[0]
+                spoken = await task
+                version = version or version_of(spoken.made_by)
+                if version_of(spoken.made_by) != version:
+                    spoken = await self._spoken_as(version, unit)
                 window.popleft()
                 window.extend(map(self._begun, islice(coming, 1)))
                 yield spoken
         finally:
-            for task in window:
+            tasks = [task for _, task in window]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begun(self, unit: Unit) -> asyncio.Task[SpokenUnit]:
-        return asyncio.create_task(self._of_one_version(unit))
+    def _begun(self, unit: Unit) -> tuple[Unit, asyncio.Task[SpokenUnit]]:
+        return unit, asyncio.create_task(self._taken(unit))
 
-    async def _of_one_version(self, unit: Unit) -> SpokenUnit:
-        """No voice changes in mid-text because a rolling update came between: what was heard cannot be spoken again."""
+    async def _spoken_as(self, version: str, unit: Unit) -> SpokenUnit:
+        """By another replica: no voice changes in mid-text because a rolling update came between."""
         for _ in range(TURNS):
             spoken = await self._taken(unit)
-            version = version_of(spoken.made_by)
-            self._version = self._version or version
-            if version == self._version:
+            if version_of(spoken.made_by) == version:
                 return spoken
-        raise Unavailable("the model is being updated: its replicas speak this text in several versions; ask again")
+        raise Unavailable("the model was updated while it spoke this text: send the request again")
 
     async def _taken(self, unit: Unit) -> SpokenUnit:
         while True:
             try:
                 return await self._synthesizer.synthesize(unit)
-            except ReplicaLost:
-                if unit.alone:
-                    raise
-                unit = replace(unit, alone=True)
+            except ReplicaLost:  # it was tried again alone, by whoever reaches the replicas
+                raise
             except PASSING as error:
                 if unit.index == 0:
                     raise

@@ -34,7 +34,7 @@ NOT_YET_DEPLOYED = PartStatus("starting")
 
 
 class SpeechBody(ParameterFields):
-    """Body of createSpeech; of the parameters all but `speed` are ours, and so is `cache`.
+    """Body of createSpeech; of the parameters all but `speed` are ours, and so are `cache`, `sample_rate`, `bit_rate`.
 
     Unknown fields are refused, so that none is dropped in silence.
     """
@@ -46,7 +46,8 @@ class SpeechBody(ParameterFields):
     voice: VoiceField = None
     instructions: str | None = None
     response_format: str = "mp3"
-    sample_rate: int | None = None
+    sample_rate: int | None = Field(None, strict=True, description="Hz; 8000 to 48000")
+    bit_rate: int | None = Field(None, strict=True, description="bits a second of mp3, opus and aac")
     stream_format: StreamForm | None = Field(
         None, description="`audio` or `sse`: the file as it is spoken, or events; left out: the whole file at its end"
     )
@@ -64,7 +65,7 @@ async def speech(request: Request, body: SpeechBody) -> Response:
     logs.event("received", dialect="openai", endpoint="speech")
     logs.shape("payload", body.model_dump())
     services = services_of(request)
-    encoding = Encoding.of(body.response_format, body.sample_rate)
+    encoding = Encoding.of(body.response_format, body.sample_rate, body.bit_rate)
     accepted = await services.acceptance.accept(
         text=body.input,
         text_field="input",

@@ -39,60 +39,77 @@ async def streamed(
 ) -> StreamingResponse:
     """The answer, once there is something to hear. Raises as `Speaker.stream` and the stream of its first unit."""
     stream = await services_of(request).speaker.stream(accepted)
-    first = await anext(stream)  # what it raises, a cancellation included, ends it
-    logs.event("first_audio", units=stream.units, audio_s=round(len(first) / SAMPLE_RATE_HZ, 3))
-    file = _File(stream, first, Encoder(encoding))
-    spoken = {"X-Model": accepted.model, "X-Draft": str(stream.draft).lower(), "X-Seed": str(accepted.seed)}
-    content_type = encoding.content_type if form == "audio" else "text/event-stream"
-    body = _audio(file) if form == "audio" else _events(file, len(accepted.text), request_id_of(request))
-    return _Streamed(stream, body, content_type, {**spoken, **HEADERS, **headers})
+    try:
+        file = _File(stream, Encoder(encoding))
+        await file.take(await anext(stream))
+        logs.event("first_audio", units=stream.units, audio_s=file.audio_s)
+        spoken = {"X-Model": accepted.model, "X-Draft": str(stream.draft).lower(), "X-Seed": str(accepted.seed)}
+        content_type = encoding.content_type if form == "audio" else "text/event-stream"
+        body = _audio(file) if form == "audio" else _events(file, len(accepted.text), request_id_of(request))
+        return _Streamed(file, body, content_type, {**spoken, **HEADERS, **headers})
+    except BaseException:
+        await stream.close()
+        raise
 
 
 class _Streamed(StreamingResponse):
     """Ends what is spoken for it when it ends, however that comes."""
 
-    def __init__(
-        self, stream: SpeechStream, body: AsyncIterator[Any], content_type: str, headers: Mapping[str, str]
-    ) -> None:
+    def __init__(self, file: "_File", body: AsyncIterator[Any], content_type: str, headers: Mapping[str, str]) -> None:
         super().__init__(body, media_type=content_type, headers=headers)
-        self._stream = stream
+        self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._stream.close()
+            if not self._file.over:
+                logs.event("listener_left", audio_s=self._file.audio_s)
+            await self._file.stream.close()
 
 
 class _File:
-    """The bytes of a stream's file, each as soon as it is known. `samples`: how many were encoded."""
+    """The bytes of a stream's file, each as soon as it is known. `over`: nothing more comes of it."""
 
-    def __init__(self, stream: SpeechStream, first: Pcm, encoder: Encoder) -> None:
+    def __init__(self, stream: SpeechStream, encoder: Encoder) -> None:
+        self.stream = stream
         self.samples = 0
-        self._stream = stream
-        self._first = first
+        self.over = False
         self._encoder = encoder
+        self._ready = b""
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds that were encoded so far."""
+        return round(self.samples / SAMPLE_RATE_HZ, 3)
+
+    async def take(self, wave: Pcm) -> None:
+        self.samples += len(wave)
+        self._ready = await asyncio.to_thread(self._encoder.add, wave)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        wave: Pcm | None = self._first
-        while wave is not None:
-            self.samples += len(wave)
-            if ready := await asyncio.to_thread(self._encoder.add, wave):
-                yield ready
-            wave = await anext(self._stream, None)
-        if rest := await asyncio.to_thread(self._encoder.finish):
-            yield rest
+        """From what was taken first on."""
+        try:
+            while True:
+                if self._ready:
+                    yield self._ready
+                if (wave := await anext(self.stream, None)) is None:
+                    break
+                await self.take(wave)
+            if rest := await asyncio.to_thread(self._encoder.finish):
+                yield rest
+        except Exception as error:
+            self.over = True
+            logs.failure("stream_broken_off", error, code=error.code if isinstance(error, ServiceError) else None)
+            raise
+        self.over = True
+        logs.event("answered", audio_s=self.audio_s)
 
 
 async def _audio(file: _File) -> AsyncIterator[bytes]:
     """What it raises has the server cut the connection before the body's end."""
-    try:
-        async for piece in file.pieces():
-            yield piece
-    except Exception as error:
-        _log_broken(error)
-        raise
-    _log_answered(file)
+    async for piece in file.pieces():
+        yield piece
 
 
 async def _events(file: _File, characters: int, request_id: str) -> AsyncIterator[str]:
@@ -101,7 +118,6 @@ async def _events(file: _File, characters: int, request_id: str) -> AsyncIterato
         async for piece in file.pieces():
             yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
     except Exception as error:
-        _log_broken(error)
         told = error if isinstance(error, ServiceError) else EngineError("speaking failed: see the service's log")
         fields = {"type": told.type, "code": told.code, "message": told.message, "request_id": request_id}
         yield _event({"type": "error", "error": fields})
@@ -109,16 +125,7 @@ async def _events(file: _File, characters: int, request_id: str) -> AsyncIterato
     frames = math.ceil(file.samples / SAMPLE_RATE_HZ * FRAMES_PER_S)
     usage = {"input_tokens": characters, "output_tokens": frames, "total_tokens": characters + frames}
     yield _event({"type": "speech.audio.done", "usage": usage})
-    _log_answered(file)
 
 
 def _event(data: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(data)}\n\n"
-
-
-def _log_broken(error: Exception) -> None:
-    logs.failure("stream_broken_off", error, code=error.code if isinstance(error, ServiceError) else None)
-
-
-def _log_answered(file: _File) -> None:
-    logs.event("answered", audio_s=round(file.samples / SAMPLE_RATE_HZ, 3))

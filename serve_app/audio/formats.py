@@ -57,23 +57,16 @@ class Encoding:
     bit_rate: int | None
 
     @classmethod
-    def of(
-        cls,
-        format: str,
-        sample_rate_hz: int | None = None,
-        bit_rate: int | None = None,
-        *,
-        field: str = "response_format",
-    ) -> "Encoding":
+    def of(cls, format: str, sample_rate_hz: int | None = None, bit_rate: int | None = None) -> "Encoding":
         """What is not given is the format's own. At low rates the usual bit rate is lower: no codec uses more there.
 
-        Raises UnsupportedFormat, naming `field`, for a format, rate or bit rate that is not served.
+        Raises UnsupportedFormat, naming the field of a request, for a format, rate or bit rate that is not served.
         """
         if format not in FORMATS:
-            raise UnsupportedFormat(f"{field} {format!r} is not served: use one of {', '.join(FORMATS)}")
+            raise UnsupportedFormat(f"response_format {format!r} is not served: use one of {', '.join(FORMATS)}")
         name = cast("AudioFormat", format)
         kind = FORMATS[name]
-        rate_hz = sample_rate_hz or kind.rate_hz
+        rate_hz = kind.rate_hz if sample_rate_hz is None else sample_rate_hz
         if rate_hz not in kind.rates_hz:
             served = ", ".join(map(str, kind.rates_hz))
             raise UnsupportedFormat(f"sample_rate {rate_hz} is not served for {format}: use one of {served}")

@@ -100,6 +100,8 @@ async def test_the_seed_decides_the_audio(service):
             "unsupported_format",
             ["sample_rate", "44100", "48000"],
         ),
+        ({"input": "Hi.", "sample_rate": False}, 400, "invalid_request", ["sample_rate"]),
+        ({"input": "Hi.", "bit_rate": 1}, 422, "unsupported_format", ["bit_rate", "8000 to 160000"]),
         ({"input": "Hi.", "stream_format": "chunks"}, 400, "invalid_request", ["stream_format", "chunks", "sse"]),
         ({"input": "Hi.", "nonsense": 1}, 400, "invalid_request", ["nonsense"]),
     ],

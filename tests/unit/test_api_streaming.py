@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 import threading
 
 import numpy as np
@@ -81,6 +82,20 @@ async def test_a_refusal_is_no_stream(service, form, body, status, code):
     """It has its status, as if nothing had been streamed."""
     answer = await service.client.post(SPEECH, json=BODY | {"stream_format": form} | body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("form", ["audio", "sse"])
+async def test_what_cannot_be_encoded_at_once_is_no_stream(service, form, monkeypatch):
+    """Nor is anything spoken on for it."""
+    replica = service.speaker._models["preview"].synthesizer
+
+    def broken(*_: object) -> bytes:
+        raise ValueError("audio holds NaN or infinity")
+
+    monkeypatch.setattr(Encoder, "add", broken)
+    answer = await service.client.post(SPEECH, json=BODY | {"stream_format": form})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert replica.health()["waiting"] == 0
 
 
 @pytest.mark.parametrize("form", ["audio", "sse"])
@@ -189,7 +204,7 @@ async def test_whoever_leaves_in_mid_stream_frees_the_replica():
             engine.steps.release()
 
 
-async def test_whoever_leaves_without_reading_frees_the_replica():
+async def test_whoever_leaves_without_reading_frees_the_replica(caplog):
     """Also where the stream waits for nothing but the client to take what there is."""
     service = LocalService(engine=(engine := _Steps()))
     replica = service.speaker._models["preview"].synthesizer
@@ -207,8 +222,10 @@ async def test_whoever_leaves_without_reading_frees_the_replica():
         await settle(lambda: len(listener.sent) == 2)
         assert replica.health()["waiting"] > 0
         listener.gone.set()
-        await listener.answer
+        with caplog.at_level(logging.INFO, "serve_app"):
+            await listener.answer
         assert replica.health()["waiting"] == 0
+        assert [record.message for record in caplog.records] == ["listener_left"]
         for _ in SENTENCES:
             engine.steps.release()
 

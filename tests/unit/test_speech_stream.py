@@ -139,36 +139,48 @@ async def test_a_full_queue_is_not_waited_for_for_ever():
     assert len(PATIENCE_S) < [unit.index for unit in synthesizer.asked].count(2) < 100
 
 
-async def test_a_unit_whose_replica_was_lost_is_spoken_alone_once():
-    """Also the first; the second replica that is lost with it ends the stream."""
-    lost = ReplicaLost("lost")
-    synthesizer = Refusing(unit_0=[lost], unit_3=[lost])
-    assert await heard(await streamed(synthesizer, 5)) == [0, 1, 2, 3, 4]
-    assert [unit.index for unit in synthesizer.asked if unit.alone] == [0, 3]
+async def test_a_unit_that_replicas_are_lost_with_ends_the_stream():
+    """Whoever reaches them has tried it alone: another replica is not lost for it."""
+    synthesizer = Refusing(unit_3=[ReplicaLost("lost")])
     with pytest.raises(ReplicaLost):
-        await heard(await streamed(Refusing(unit_3=[lost, lost]), 5))
+        await heard(await streamed(synthesizer, 5))
+    assert [unit.index for unit in synthesizer.asked].count(3) == 1
 
 
 class Versions(Synthesizer):
-    """Speaks each unit in turn as `made_by` says, the last of them for good."""
+    """Speaks each unit as version 1 or 2, as `units` say, the last of them for good."""
 
-    def __init__(self, *made_by: str) -> None:
+    def __init__(self, **units: list[int]) -> None:
         super().__init__()
         self.gate.set()
-        self.made_by = list(made_by)
+        self.units = {int(name.removeprefix("unit_")): list(each) for name, each in units.items()}
 
     async def synthesize(self, unit: Unit) -> SpokenUnit:
         spoken = await super().synthesize(unit)
-        made_by = self.made_by.pop(0) if len(self.made_by) > 1 else self.made_by[0]
-        return SpokenUnit(spoken.audio, made_by)
+        versions = self.units[unit.index]
+        return SpokenUnit(spoken.audio, f"m {versions.pop(0) if len(versions) > 1 else versions[0]}")
 
 
 async def test_one_version_speaks_all_of_a_stream():
     """Another one's unit is asked for again; where there is only another one left, the stream breaks off."""
-    synthesizer = Versions("m 1", "m 2", "m 1", "m 2", "m 2", "m 1")
+    synthesizer = Versions(unit_0=[1], unit_1=[2, 2, 1], unit_2=[2, 1])
     assert await heard(await streamed(synthesizer, 3)) == [0, 1, 2]
-    assert len(synthesizer.asked) == 6
-    synthesizer = Versions("m 1", "m 2")
-    with pytest.raises(Unavailable, match="several versions"):
-        await heard(await streamed(synthesizer, 3))
-    assert len(synthesizer.asked) == 1 + 2 * TURNS
+    assert sorted(unit.index for unit in synthesizer.asked) == [0, 1, 1, 1, 2, 2]
+    synthesizer = Versions(unit_0=[1], unit_1=[1], unit_2=[2])
+    stream = await streamed(synthesizer, 3)
+    assert [float((await anext(stream))[0]) for _ in range(2)] == [0, 1]
+    with pytest.raises(Unavailable, match="updated"):
+        await anext(stream)
+    assert [unit.index for unit in synthesizer.asked].count(2) == 1 + TURNS
+
+
+async def test_the_version_is_that_of_what_is_heard_first():
+    """Not of a later unit that an old replica spoke sooner."""
+
+    class Late(Versions):
+        async def synthesize(self, unit: Unit) -> SpokenUnit:
+            if unit.index == 0:
+                await settle(lambda: len(self.done) >= 2)
+            return await super().synthesize(unit)
+
+    assert await heard(await streamed(Late(unit_0=[2], unit_1=[1, 2], unit_2=[2]), 3)) == [0, 1, 2]
