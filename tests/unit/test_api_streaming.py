@@ -33,6 +33,18 @@ def one_at_a_time(*fail_on: str, gate: threading.Event | None = None) -> LocalSe
     return LocalService(engine=FakeEngine(limits=limits, fail_on=fail_on, gate=gate))
 
 
+def keep_streams(service: LocalService) -> list[object]:
+    """All that are made from now on, so that none is closed by being forgotten."""
+    streams, make = [], service.speaker.stream
+
+    async def kept(request):
+        streams.append(await make(request))
+        return streams[-1]
+
+    service.speaker.stream = kept
+    return streams
+
+
 def events_of(body: str) -> list[dict]:
     assert body.endswith("\n\n")
     return [json.loads(event.removeprefix("data: ")) for event in body.removesuffix("\n\n").split("\n\n")]
@@ -85,17 +97,21 @@ async def test_a_refusal_is_no_stream(service, form, body, status, code):
 
 
 @pytest.mark.parametrize("form", ["audio", "sse"])
-async def test_what_cannot_be_encoded_at_once_is_no_stream(service, form, monkeypatch):
+async def test_what_cannot_be_encoded_at_once_is_no_stream(form, monkeypatch):
     """Nor is anything spoken on for it."""
+    service = LocalService(engine=(engine := _Steps()))
     replica = service.speaker._models["preview"].synthesizer
+    kept = keep_streams(service)
 
     def broken(*_: object) -> bytes:
         raise ValueError("audio holds NaN or infinity")
 
     monkeypatch.setattr(Encoder, "add", broken)
+    engine.steps.release()
     answer = await service.client.post(SPEECH, json=BODY | {"stream_format": form})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
-    assert replica.health()["waiting"] == 0
+    assert (len(kept), replica.health()["waiting"]) == (1, 0)
+    engine.steps.release(len(SENTENCES))
 
 
 @pytest.mark.parametrize("form", ["audio", "sse"])
@@ -200,21 +216,14 @@ async def test_whoever_leaves_in_mid_stream_frees_the_replica():
         await listener.answer
         await settle(lambda: replica.health()["waiting"] == 0)
         assert not listener.ended
-        for _ in SENTENCES:
-            engine.steps.release()
+        engine.steps.release(len(SENTENCES))
 
 
 async def test_whoever_leaves_without_reading_frees_the_replica(caplog):
     """Also where the stream waits for nothing but the client to take what there is."""
     service = LocalService(engine=(engine := _Steps()))
     replica = service.speaker._models["preview"].synthesizer
-    streams, make = [], service.speaker.stream
-
-    async def kept(request):
-        streams.append(await make(request))  # so that it is not closed by being forgotten
-        return streams[-1]
-
-    service.speaker.stream = kept
+    keep_streams(service)
     listener = Listener(service, stream_format="audio", response_format="pcm")
     listener.takes.clear()
     async with asyncio.timeout(DEADLINE_S):
@@ -226,8 +235,7 @@ async def test_whoever_leaves_without_reading_frees_the_replica(caplog):
             await listener.answer
         assert replica.health()["waiting"] == 0
         assert [record.message for record in caplog.records] == ["listener_left"]
-        for _ in SENTENCES:
-            engine.steps.release()
+        engine.steps.release(len(SENTENCES))
 
 
 class _Steps(FakeEngine):
