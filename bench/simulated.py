@@ -26,7 +26,7 @@ from serve_app.deployments.jobs import Jobs
 from serve_app.deployments.priority import work_behind_the_ingress
 from serve_app.deployments.synthesizer import Synthesizer
 from serve_app.deployments.voice_cache import VoiceCacheArgs
-from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpokenUnit, Unit
+from serve_app.domain import FRAMES_PER_S, SAMPLE_RATE_HZ, Pcm, SpokenUnit, Unit
 from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
 from serve_app.runtimes import Runtimes
 from serve_app.settings import BuildArgs, ModelSettings
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 RTF = 0.04
-FRAMES_PER_S = 93.75
 CALLS = "BENCH_CALLS"
 """The variable that names the folder in which replicas note the calls that they get."""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 __all__ = [
     "BUILTIN",
     "DEFAULT_TENANT",
+    "FRAMES_PER_S",
     "SAMPLE_RATE_HZ",
     "JobState",
     "Pcm",
@@ -32,6 +33,9 @@ __all__ = [
 
 SAMPLE_RATE_HZ = 24_000
 """Every waveform between layers is mono at this rate."""
+
+FRAMES_PER_S = 93.75
+"""Mel frames: 256 samples each."""
 
 DEFAULT_TENANT = "default"
 BUILTIN = "builtin"

@@ -21,6 +21,7 @@ from functools import partial
 from serve_app import keys, logs
 from serve_app.heartbeats import Counters, Heartbeats
 from serve_app.job_executor import ExecutorSettings, JobExecutor, Speak
+from serve_app.job_holds import Holds
 from serve_app.job_models import Models
 from serve_app.job_waiting import WaitingJobs
 from serve_app.job_webhooks import Webhooks
@@ -85,7 +86,8 @@ class JobRunner:
         self._older = OlderJobs(store, self._jobs, wall_clock)
         self._settings = settings
         self._clock = clock
-        self._waiting = WaitingJobs(self._jobs, self._heartbeats, settings.replica_id, models, clock, wall_clock)
+        holds = Holds(self._heartbeats, settings.replica_id, models, clock, wall_clock)
+        self._waiting = WaitingJobs(self._jobs, self._heartbeats, settings.replica_id, models, holds)
         self._tasks: dict[JobRef, asyncio.Task[None]] = {}
         self._alone: JobRef | None = None  # a job whose last run did not end: nothing runs beside it
         self._suspects: set[JobRef] = set()  # jobs for an empty replica, as far as was seen since the last sweep

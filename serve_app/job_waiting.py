@@ -11,7 +11,7 @@ then, some at a time. Nothing here is remembered of a job that is seen no more.
 
 import asyncio
 import heapq
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 
 from serve_app import logs
@@ -37,23 +37,15 @@ MOST = 100_000
 
 
 class WaitingJobs:
-    """Used from one event loop. `clock`: monotonic seconds, `wall_clock`: Unix seconds."""
+    """Used from one event loop."""
 
-    def __init__(
-        self,
-        jobs: JobStore,
-        heartbeats: Heartbeats,
-        replica_id: str,
-        models: Models,
-        clock: Callable[[], float],
-        wall_clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, jobs: JobStore, heartbeats: Heartbeats, replica_id: str, models: Models, holds: Holds) -> None:
         self._jobs = jobs
         self._heartbeats = heartbeats
         self._replica_id = replica_id
         self._models = models
         self._queue = JobQueue(jobs, replica_id)
-        self._holds = Holds(heartbeats, replica_id, models, clock, wall_clock)
+        self._holds = holds
         self._waited: dict[JobRef, int] = {}  # sweeps that have seen a job, and found it not running here
         self._told: dict[JobRef, Marker] = {}  # jobs that this replica was told of since the last look began
         self._own: set[JobRef] = set()  # jobs in the queue that it was told of

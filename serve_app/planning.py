@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from hashlib import sha256
 
-from serve_app.domain import SpeechRequest, Unit, VoiceStats
+from serve_app.domain import FRAMES_PER_S, SpeechRequest, Unit, VoiceStats
 from serve_app.errors import UnusableVoice
 from serve_app.splitting import split
 from serve_app.text import normalise
@@ -20,7 +20,6 @@ __all__ = ["PLAN_VERSION", "PREVIEW_LIMITS", "UnitLimits", "estimated_audio_s", 
 PLAN_VERSION = 1
 """Goes up whenever the units or seeds of any request change, here, in `text.py` or in `splitting.py`: audio follows."""
 
-FRAMES_PER_S = 93.75
 F5_OUTPUT_AND_REFERENCE_S = 22
 F5_MAX_REFERENCE_S = 12
 BYTES_PER_S = 15

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from serve_app import logs
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 
-__all__ = ["add_error_handlers", "error_response", "problem", "request_id_of"]
+__all__ = ["add_error_handlers", "error_fields", "error_response", "problem", "request_id_of"]
 
 RUNPOD_PATHS = ("/run", "/runsync", "/status", "/cancel", "/retry", "/stream", "/purge-queue", "/health", "/v2/")
 CODES = {
@@ -104,12 +104,21 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+def error_fields(request: Request, error: ServiceError) -> dict[str, str]:
+    """The four fields, in no envelope."""
+    return _fields(request, error.type, error.code, error.message)
+
+
+def _fields(request: Request, type_: str, code: str, message: str) -> dict[str, str]:
+    message = message.encode(errors="backslashreplace").decode()  # it may quote half a character that was sent
+    return {"type": type_, "code": code, "message": message, "request_id": request_id_of(request)}
+
+
 def _answer(
     request: Request, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    message = message.encode(errors="backslashreplace").decode()  # it may quote half a character that was sent
-    fields = {"type": type_, "code": code, "message": message, "request_id": request_id_of(request)}
+    fields = _fields(request, type_, code, message)
     body: dict[str, object] = {"error": fields}
     if request.url.path.startswith(RUNPOD_PATHS) and request.url.path != "/healthz":
-        body = {"error": message, **fields}  # its SDK reads `error` as a string
+        body = {"error": fields["message"], **fields}  # its SDK reads `error` as a string
     return JSONResponse(body, status, dict(headers or {}))

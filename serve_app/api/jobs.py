@@ -19,6 +19,7 @@ from serve_app.api.fields import ParameterFields, VoiceField, name_of
 from serve_app.api.job_forms import event_id, iso_time, native_form, reason_of
 from serve_app.api.policy import Flag, Seconds, Url, native_policy
 from serve_app.api.services import services_of, tenant_of
+from serve_app.api.streaming import LIVE_HEADERS
 from serve_app.api.submitting import REPLAYED, JobOrder, submit, url_of
 from serve_app.domain import JobState
 from serve_app.errors import Conflict, InvalidRequest, ServiceError
@@ -33,7 +34,6 @@ KEEP_ALIVE_S = 10.0
 RECONNECT_MS = 2000
 ENTRY = re.compile(r"[0-9a-f]{12}\.[0-9a-f-]{36}")
 LIST_NAMES = ("state", "after", "limit")
-EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class JobBody(ParameterFields):
@@ -153,7 +153,7 @@ async def events(request: Request, job_id: str, last_event_id: Annotated[str | N
     if status.outcome is not None and event_id(status) == last_event_id:
         return Response(status_code=204)  # which tells an EventSource not to come again
     lines = _lines(request, changes, status, last_event_id)
-    return StreamingResponse(lines, media_type="text/event-stream", headers=EVENT_HEADERS)
+    return StreamingResponse(lines, media_type="text/event-stream", headers=LIVE_HEADERS)
 
 
 async def _lines(

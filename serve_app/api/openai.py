@@ -16,7 +16,7 @@ from serve_app import logs
 from serve_app.api.errors import request_id_of
 from serve_app.api.fields import ParameterFields, VoiceField, name_of
 from serve_app.api.services import PartStatus, services_of, tenant_of
-from serve_app.api.speaking import Spoken, speech_of
+from serve_app.api.speaking import Spoken, speech_headers, speech_of
 from serve_app.api.streaming import StreamForm, streamed
 from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
 from serve_app.audio import Encoding, encode
@@ -88,9 +88,7 @@ async def speech(request: Request, body: SpeechBody) -> Response:
 
 def _speech_headers(spoken: Spoken) -> dict[str, str]:
     return {
-        "X-Model": spoken.speech.model,
-        "X-Draft": str(spoken.speech.draft).lower(),
-        "X-Seed": str(spoken.speech.seed),
+        **speech_headers(spoken.speech.model, spoken.speech.seed, draft=spoken.speech.draft),
         "X-Audio-Seconds": f"{spoken.speech.duration_s:.3f}",
         "X-Cached": str(spoken.cached).lower(),
     }

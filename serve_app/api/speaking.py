@@ -18,7 +18,7 @@ from serve_app.domain import Speech, SpeechRequest
 from serve_app.errors import StorageError
 from serve_app.jobs import JobRef
 
-__all__ = ["Spoken", "speech_of"]
+__all__ = ["Spoken", "speech_headers", "speech_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,11 @@ class Spoken:
     speech: Speech
     cached: bool
     keep: BackgroundTask | None = None
+
+
+def speech_headers(model: str, seed: int, *, draft: bool) -> dict[str, str]:
+    """What every answer with speech says of it."""
+    return {"X-Model": model, "X-Draft": str(draft).lower(), "X-Seed": str(seed)}
 
 
 async def speech_of(request: Request, accepted: SpeechRequest, *, reuse: bool) -> Spoken:

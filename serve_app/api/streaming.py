@@ -18,19 +18,19 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serve_app import logs
-from serve_app.api.errors import request_id_of
+from serve_app.api.errors import error_fields
 from serve_app.api.services import services_of
+from serve_app.api.speaking import speech_headers
 from serve_app.audio import Encoder, Encoding
-from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpeechRequest
+from serve_app.domain import FRAMES_PER_S, SAMPLE_RATE_HZ, Pcm, SpeechRequest
 from serve_app.errors import EngineError, ServiceError
 from serve_app.speech_stream import SpeechStream
 
-__all__ = ["StreamForm", "streamed"]
+__all__ = ["LIVE_HEADERS", "StreamForm", "streamed"]
 
 StreamForm = Literal["audio", "sse"]
 
-FRAMES_PER_S = 93.75
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+LIVE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Nobody on the way keeps it, or keeps it back."""
 
 
@@ -43,10 +43,10 @@ async def streamed(
         file = _File(stream, Encoder(encoding))
         await file.take(await anext(stream))
         logs.event("first_audio", units=stream.units, audio_s=file.audio_s)
-        spoken = {"X-Model": accepted.model, "X-Draft": str(stream.draft).lower(), "X-Seed": str(accepted.seed)}
+        spoken = speech_headers(accepted.model, accepted.seed, draft=stream.draft)
         content_type = encoding.content_type if form == "audio" else "text/event-stream"
-        body = _audio(file) if form == "audio" else _events(file, len(accepted.text), request_id_of(request))
-        return _Streamed(file, body, content_type, {**spoken, **HEADERS, **headers})
+        body = _audio(file) if form == "audio" else _events(file, len(accepted.text), request)
+        return _Streamed(file, body, content_type, {**spoken, **LIVE_HEADERS, **headers})
     except BaseException:
         await stream.close()
         raise
@@ -112,15 +112,14 @@ async def _audio(file: _File) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _events(file: _File, characters: int, request_id: str) -> AsyncIterator[str]:
+async def _events(file: _File, characters: int, request: Request) -> AsyncIterator[str]:
     """OpenAI's `speech.audio.delta` and `speech.audio.done`. Its tokens are ours: characters in, mel frames out."""
     try:
         async for piece in file.pieces():
             yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
     except Exception as error:
         told = error if isinstance(error, ServiceError) else EngineError("speaking failed: see the service's log")
-        fields = {"type": told.type, "code": told.code, "message": told.message, "request_id": request_id}
-        yield _event({"type": "error", "error": fields})
+        yield _event({"type": "error", "error": error_fields(request, told)})
         return
     frames = math.ceil(file.samples / SAMPLE_RATE_HZ * FRAMES_PER_S)
     usage = {"input_tokens": characters, "output_tokens": frames, "total_tokens": characters + frames}

@@ -13,39 +13,35 @@ __all__ = ["FORMATS", "AudioFormat", "Encoding", "Format"]
 AudioFormat = Literal["wav", "mp3", "pcm", "opus", "aac", "flac", "ulaw", "alaw"]
 
 ANY_RATE = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-LOSSY = (8_000, 192_000)
+LOWEST, HIGHEST = 8_000, 192_000  # bits a second
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """A kind of file. `rate_hz` is its rate where none is asked for, `bit_rate` as much (None: it has none to choose).
 
-    `telephone_type`: its MIME type at 8 kHz, where that is another.
+    `rated_type`: of what has no header, the MIME type that tells another rate than `rate_hz`.
     """
 
     content_type: str
-    extension: str
     rates_hz: Sequence[int] = ANY_RATE
     rate_hz: int = SAMPLE_RATE_HZ
     bit_rate: int | None = None
-    telephone_type: str | None = None
+    rated_type: str | None = None
 
 
 FORMATS: Mapping[AudioFormat, Format] = MappingProxyType(
     {
-        "wav": Format("audio/wav", "wav"),
-        "mp3": Format("audio/mpeg", "mp3", bit_rate=128_000),
-        "pcm": Format("audio/pcm", "pcm"),
-        "opus": Format("audio/ogg", "opus", (8_000, 12_000, 16_000, 24_000, 48_000), bit_rate=64_000),
-        "aac": Format("audio/aac", "aac", bit_rate=128_000),
-        "flac": Format("audio/flac", "flac"),
-        "ulaw": Format("audio/PCMU", "ulaw", rate_hz=8_000, telephone_type="audio/basic"),
-        "alaw": Format("audio/PCMA", "alaw", rate_hz=8_000),
+        "wav": Format("audio/wav"),
+        "mp3": Format("audio/mpeg", bit_rate=128_000),
+        "pcm": Format("audio/pcm", rated_type="audio/pcm"),
+        "opus": Format("audio/ogg", (8_000, 12_000, 16_000, 24_000, 48_000), bit_rate=64_000),
+        "aac": Format("audio/aac", bit_rate=128_000),
+        "flac": Format("audio/flac"),
+        "ulaw": Format("audio/basic", rate_hz=8_000, rated_type="audio/PCMU"),
+        "alaw": Format("audio/PCMA", rate_hz=8_000, rated_type="audio/PCMA"),
     }
 )
-"""`pcm`, `ulaw` and `alaw` have no header: their MIME types tell the rate where it is not the usual one."""
-
-HEADERLESS: tuple[AudioFormat, ...] = ("pcm", "ulaw", "alaw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +71,23 @@ class Encoding:
                 raise UnsupportedFormat(f"bit_rate {bit_rate} is not for {format}, which has none to choose: leave it")
             return cls(name, rate_hz, None)
         most = _most(name, rate_hz)
-        if bit_rate is not None and not LOSSY[0] <= bit_rate <= most:
+        if bit_rate is not None and not LOWEST <= bit_rate <= most:
             raise UnsupportedFormat(
-                f"bit_rate {bit_rate} is not served for {format} at {rate_hz} Hz: use {LOSSY[0]} to {most}"
+                f"bit_rate {bit_rate} is not served for {format} at {rate_hz} Hz: use {LOWEST} to {most}"
             )
         return cls(name, rate_hz, bit_rate or min(kind.bit_rate, most))
 
     @property
     def content_type(self) -> str:
         kind = FORMATS[self.format]
-        if kind.telephone_type is not None and self.sample_rate_hz == 8_000:
-            return kind.telephone_type
-        told = self.format in HEADERLESS and self.sample_rate_hz != kind.rate_hz
-        return f"{kind.content_type};rate={self.sample_rate_hz}" if told or kind.telephone_type else kind.content_type
-
-    @property
-    def extension(self) -> str:
-        """Of a file name, without a dot."""
-        return FORMATS[self.format].extension
+        if kind.rated_type is None or self.sample_rate_hz == kind.rate_hz:
+            return kind.content_type
+        return f"{kind.rated_type};rate={self.sample_rate_hz}"
 
 
 def _most(format: AudioFormat, rate_hz: int) -> int:
     """Bits a second. MPEG-2.5 layer III ends at 64 kbit/s, MPEG-2 at 160; AAC at 6,144 bits a frame of 1,024 samples;
     Opus gains nothing beyond four bits a sample."""
     if format == "mp3":
-        return 64_000 if rate_hz <= 12_000 else 160_000 if rate_hz <= 24_000 else LOSSY[1]
-    return min(LOSSY[1], (6 if format == "aac" else 4) * rate_hz)
+        return 64_000 if rate_hz <= 12_000 else 160_000 if rate_hz <= 24_000 else HIGHEST
+    return min(HIGHEST, (6 if format == "aac" else 4) * rate_hz)

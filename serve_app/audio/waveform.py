@@ -51,8 +51,7 @@ class CrossFader:
         overlap = min(self._wanted, len(self._wave), len(wave))
         last = self._rest(overlap)
         before, self._under = np.split(last, [len(last) - overlap])
-        self._wave, self._fade_in, self._given = wave, overlap, 0
-        self._given = len(wave) - min(self._wanted, len(wave))
+        self._wave, self._fade_in, self._given = wave, overlap, len(wave) - min(self._wanted, len(wave))
         sure = _over(self._under, _faded(wave, overlap, 0)[: self._given])
         self._under = self._under[self._given :]
         return np.concatenate([before, sure])

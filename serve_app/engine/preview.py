@@ -18,7 +18,7 @@ from hibari.voices import voice_path
 from numpy.typing import NDArray
 
 from serve_app.audio import median_pitch_hz, shift_pitch, time_stretch
-from serve_app.domain import Pcm, Unit, Voice
+from serve_app.domain import FRAMES_PER_S, Pcm, Unit, Voice
 from serve_app.engine.english import EnglishReader, quoted
 from serve_app.engine.protocol import BatchLimits, EngineInput, one_by_one
 from serve_app.errors import InvalidText, ModelLoadFailed, UnusableVoice
@@ -41,7 +41,6 @@ at 0.25. Heard by Whisper tiny.en, 22 sentences."""
 
 CHARACTERS_PER_S, SILENCE_S = 15.5, 0.2
 """Line through the lengths of 75 texts of 4 to 300 characters; 90 % of them are between 0.8 and 1.1 of it."""
-FRAMES_PER_S = 93.75
 WARM_UP_TEXT = "The birch canoe slid on the smooth planks."
 
 

@@ -18,20 +18,13 @@ from serve_app.audio.mp3_info import more_padding
 from serve_app.audio.resampling import Resampler
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 from serve_app.errors import UnsupportedFormat
+from tests.support.waves import rms, tone
 
 WAVES = arrays(np.float32, st.integers(1, 200), elements=st.floats(-3, 3, width=32))
 HEADERLESS = {"pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw"}
 AAC_FRAME = 1024
 EVERY = [Encoding.of(name, rate_hz) for name in FORMATS for rate_hz in FORMATS[name].rates_hz]
 NAMES = [f"{each.format} {each.sample_rate_hz}" for each in EVERY]
-
-
-def tone(frequency_hz: float, samples: int = SAMPLE_RATE_HZ) -> Pcm:
-    return np.asarray(0.3 * np.sin(2 * np.pi * frequency_hz * np.arange(samples) / SAMPLE_RATE_HZ), np.float32)
-
-
-def rms(audio: Pcm) -> float:
-    return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
 
 
 def decoded(file: bytes, encoding: Encoding) -> tuple[Pcm, int]:
