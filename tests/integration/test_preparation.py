@@ -1,6 +1,8 @@
 """Recordings made into references, by the real decoder, detector, transcriber and aligner in their processes."""
 
 import io
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from serve_app.errors import InvalidAudio, InvalidRequest, InvalidTranscript, Un
 from serve_app.isolated import LimitExceeded, Limits
 from serve_app.preparation import Fields, Prepared, RecordingPreparer
 from serve_app.preparation import preparer as preparer_module
+from tests.support.running import ROOT
 from tests.support.sentences import SENTENCES
 from tests.support.speech import CHINESE, ENGLISH, joined, recording, spoken
 from tests.support.transcribe import transcribe, word_error_rate
@@ -141,6 +144,20 @@ def test_a_language_that_the_transcriber_does_not_know() -> None:
     refused(chinese, "", InvalidTranscript, "'tiny.en' does not understand")
     refused(chinese, ENGLISH, InvalidTranscript, "is not what is said")
     refused(recording("basic_ref_en.wav"), "", InvalidTranscript, "hears 'en', not 'de'", language="de")
+
+
+def test_what_is_not_understood_is_heard_alike_each_time() -> None:
+    """Also where Whisper draws its words: in two processes, from a recording that it does not understand."""
+    code = (
+        "import sys; from serve_app.audio import decode; from serve_app.preparation.hearing import _whisper, at_16_khz;"
+        "sound = at_16_khz(decode(sys.stdin.buffer.read()));"
+        "print([part.text for part in _whisper('tiny.en').transcribe(sound, language='en', temperature=1.0)[0]])"
+    )
+    command = [sys.executable, "-c", code]
+    chinese = recording("basic_ref_zh.wav")
+    heard = [subprocess.run(command, input=chinese, capture_output=True, check=True, cwd=ROOT).stdout for _ in "12"]
+    assert heard[0] == heard[1]
+    assert len(heard[0]) > 10
 
 
 def test_without_a_transcriber() -> None:
