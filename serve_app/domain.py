@@ -6,6 +6,7 @@ boundaries by pickle, so it holds plain values and numpy arrays only.
     SpeechRequest -> plan -> Unit (x n) -> engine -> SpokenUnit (x n) -> assemble -> Speech
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -108,7 +109,10 @@ class SpeechRequest:
 
     `speed` is a factor on the speaking rate (1.0 natural, 2.0 twice as fast). `sampling` is None for a model that does
     not sample; `cross_fade_s`, between the units, is None for the model's own. `model_version` is the `made_by` that
-    the model's replicas had published (see `runtimes`), None where none had.
+    the model's replicas had published (see `runtimes`), None where none had. `language` is that of the text ("en",
+    "pt-BR"), None where nobody said. `normalize`: numbers and the like are written out. `lexicon`: words and how they
+    are spelt for the model, in the order in which they are replaced. `voices`: those that the text itself switches to,
+    by the names that it has for them.
     """
 
     text: str
@@ -122,13 +126,19 @@ class SpeechRequest:
     sampling: Sampling | None = None
     cross_fade_s: float | None = None
     model_version: str | None = None
+    language: str | None = None
+    normalize: bool = True
+    lexicon: tuple[tuple[str, str], ...] = ()
+    voices: Mapping[str, VoiceRef] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """The piece of a text that a replica works on. `frames` is its budget in mel frames (93.75 a second),
     an estimate that batching groups by, never a length that the audio is cut to. `sampling`: None for the model's own.
-    `alone`: it shares no batch, because a replica died that had it; its audio is the same.
+    `alone`: it shares no batch, because a replica died that had it; its audio is the same. `pause_s`: silence before
+    it, in seconds. `due_in_s`: when its listener will have heard all before it, seconds from its sending; None: nobody
+    listens yet.
     """
 
     index: int
@@ -141,6 +151,8 @@ class Unit:
     job_id: str | None = None
     sampling: Sampling | None = None
     alone: bool = False
+    pause_s: float = 0.0
+    due_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

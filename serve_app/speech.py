@@ -121,7 +121,8 @@ class Speaker:
         """
         model, units = await self._planned(request)
         spoken = await _of_one_version(model.synthesizer, units, progress)
-        audio = await asyncio.to_thread(cross_fade, [each.audio for each in spoken], _overlap_s(model, request))
+        waves, pauses_s = [each.audio for each in spoken], [unit.pause_s for unit in units]
+        audio = await asyncio.to_thread(cross_fade, waves, _overlap_s(model, request), pauses_s)
         makers = {each.made_by for each in spoken}
         return Speech(
             audio=audio,

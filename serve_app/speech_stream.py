@@ -10,17 +10,27 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from itertools import islice
 
 from serve_app.audio import CrossFader
-from serve_app.domain import Pcm, SpokenUnit, Synthesizer, Unit, version_of
+from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpokenUnit, Synthesizer, Unit, version_of
 from serve_app.errors import ReplicaLost, Unavailable
 from serve_app.patience import PASSING, Patience
 
-__all__ = ["SpeechStream"]
+__all__ = ["SpeechStream", "UnitSpan"]
 
 TURNS = 4
 """How often a unit is asked for again that another version of the model spoke than the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpan:
+    """Where a unit's audio lies in the whole, cross-fades at its ends included. Seconds."""
+
+    unit: Unit
+    start_s: float
+    end_s: float
 
 
 class SpeechStream:
@@ -29,6 +39,7 @@ class SpeechStream:
     Together they are the samples that `cross_fade` gives. What the first unit is refused for is raised at once; what
     time mends is waited for by the others. Anything else ends the iteration with the unit's error. Unavailable, too,
     where replicas no longer speak in the version of the first unit: what was heard cannot be spoken again.
+    `spans`: of the units so far, the one whose wave was given last included.
     """
 
     def __init__(
@@ -43,6 +54,7 @@ class SpeechStream:
     ) -> None:
         self.draft = draft
         self.units = len(units)
+        self.spans: list[UnitSpan] = []
         self._synthesizer = synthesizer
         self._units = units
         self._overlap_s = overlap_s
@@ -63,13 +75,16 @@ class SpeechStream:
     async def _faded(self) -> AsyncGenerator[Pcm]:
         fader = CrossFader(self._overlap_s)
         async with aclosing(self._in_order()) as spoken:
-            async for each in spoken:
-                if (wave := fader.add(each.audio)).size:
+            async for unit, audio in spoken:
+                wave = fader.add(audio, unit.pause_s)
+                start_s = fader.begins_at / SAMPLE_RATE_HZ
+                self.spans.append(UnitSpan(unit, start_s, start_s + len(audio) / SAMPLE_RATE_HZ))
+                if wave.size:
                     yield wave
         if (last := fader.finish()).size:
             yield last
 
-    async def _in_order(self) -> AsyncGenerator[SpokenUnit]:
+    async def _in_order(self) -> AsyncGenerator[tuple[Unit, Pcm]]:
         coming = iter(self._units)
         window = deque(map(self._begun, islice(coming, self._look_ahead)))
         version = ""
@@ -82,7 +97,7 @@ class SpeechStream:
                     spoken = await self._spoken_as(version, unit)
                 window.popleft()
                 window.extend(map(self._begun, islice(coming, 1)))
-                yield spoken
+                yield unit, spoken.audio
         finally:
             tasks = [task for _, task in window]
             for task in tasks:

@@ -18,23 +18,26 @@ FRAME_SAMPLES = 4096
 TAIL_S = 0.25
 
 
-def cross_fade(waves: Sequence[Pcm], overlap_s: float) -> Pcm:
+def cross_fade(waves: Sequence[Pcm], overlap_s: float, pauses_s: Sequence[float] | None = None) -> Pcm:
     """`waves` one after the other, each fading linearly into the next over `overlap_s` seconds (0: just joined).
 
-    An overlap is never longer than the shorter of the two waves it joins, so the length of two is
-    len(a) + len(b) - min(overlap, len(a), len(b)). A wave of equal samples joined to its like keeps its level.
-    Raises ValueError for no waves or a negative overlap.
+    `pauses_s`: silence before each wave, which then fades into nothing (None: no pauses). An overlap is never longer
+    than the shorter of the two waves it joins, so the length of two is len(a) + len(b) - min(overlap, len(a), len(b)).
+    A wave of equal samples joined to its like keeps its level.
+    Raises ValueError for no waves, or a negative overlap or pause.
     """
     if not waves:
         raise ValueError("waves is empty: there is nothing to join")
     fader = CrossFader(overlap_s)
-    return np.concatenate([*map(fader.add, waves), fader.finish()])
+    pauses = [0.0] * len(waves) if pauses_s is None else pauses_s
+    joined = [fader.add(wave, pause_s) for wave, pause_s in zip(waves, pauses, strict=True)]
+    return np.concatenate([*joined, fader.finish()])
 
 
 class CrossFader:
     """`cross_fade` of waves as they come: each sample is given as soon as no later wave can change it.
 
-    Raises ValueError for a negative overlap.
+    `begins_at`: the sample of the whole at which the last wave begins. Raises ValueError for a negative overlap.
     """
 
     def __init__(self, overlap_s: float) -> None:
@@ -45,11 +48,17 @@ class CrossFader:
         self._fade_in = 0
         self._given = 0  # samples of it
         self._under: Pcm = self._wave  # what the waves before it add to it, from there on
+        self.begins_at = 0
 
-    def add(self, wave: Pcm) -> Pcm:
-        """All before the end of `wave`, which fades into the next one, that was not given yet."""
-        overlap = min(self._wanted, len(self._wave), len(wave))
-        last = self._rest(overlap)
+    def add(self, wave: Pcm, pause_s: float = 0.0) -> Pcm:
+        """All before the end of `wave`, which fades into the next one, that was not given yet. `pause_s`: silence
+        before it, instead of an overlap."""
+        if not pause_s >= 0:
+            raise ValueError(f"pause_s is {pause_s}: it must be 0 or more")
+        pause = np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.float32)
+        overlap = 0 if len(pause) else min(self._wanted, len(self._wave), len(wave))
+        last = np.concatenate([self._rest(overlap), pause])
+        self.begins_at += len(self._wave) + len(pause) - overlap
         before, self._under = np.split(last, [len(last) - overlap])
         self._wave, self._fade_in, self._given = wave, overlap, len(wave) - min(self._wanted, len(wave))
         sure = _over(self._under, _faded(wave, overlap, 0)[: self._given])

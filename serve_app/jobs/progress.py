@@ -143,7 +143,7 @@ class KeptProgress:
 def digest(unit: Unit, model_version: str | None) -> str:
     """Of all that decides how a unit sounds."""
     spoken_with = asdict(unit)
-    for name in ("request_id", "job_id", "alone"):
+    for name in ("request_id", "job_id", "alone", "pause_s", "due_in_s"):
         spoken_with.pop(name, None)
     return hashlib.sha256(repr((sorted(spoken_with.items()), model_version)).encode()).hexdigest()[:32]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from serve_app import keys, logs
-from serve_app.domain import Speech, SpeechRequest
+from serve_app.domain import Speech, SpeechRequest, VoiceRef
 from serve_app.errors import ObjectCorrupt, ObjectNotFound
 from serve_app.jobs.audio import JobAudio
 from serve_app.jobs.lists import JobLists
@@ -163,16 +163,24 @@ class Results:
 
 def digest(speech: SpeechRequest, made_by: str) -> str:
     """Of all that decides the audio; equal digests have equal audio."""
-    voice = (speech.voice.name, speech.voice.version) if speech.voice.builtin else ("", speech.voice.version)
     decides = {
         "text": speech.text,
         "plan": PLAN_VERSION,
         "model": speech.model,
         "made_by": made_by,
-        "voice": voice,
+        "voice": _identity(speech.voice),
+        "voices": {name: _identity(ref) for name, ref in speech.voices.items()},
         "speed": speech.speed,
         "seed": speech.seed,
         "sampling": asdict(speech.sampling) if speech.sampling else None,
         "cross_fade_s": speech.cross_fade_s,
+        "language": speech.language,
+        "normalize": speech.normalize,
+        "lexicon": speech.lexicon,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(voice: VoiceRef) -> tuple[str, str]:
+    """Two stored voices with one version are one recording, whatever they are called."""
+    return (voice.name if voice.builtin else "", voice.version)

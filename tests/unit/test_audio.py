@@ -65,6 +65,24 @@ def test_cross_fade_order() -> None:
     assert [wave.tolist() for wave in waves] == [[1] * 4, [2] * 4]
 
 
+def test_a_pause_is_silence_between_what_does_not_overlap() -> None:
+    """Before it nothing fades and behind it nothing; the waves beside it overlap as ever, and it is said where each
+    begins."""
+    waves = [np.full(4, level, np.float32) for level in (1, 2, 3)]
+    pauses_s = [1 / SAMPLE_RATE_HZ, 3 / SAMPLE_RATE_HZ, 0]
+    fader = CrossFader(2 / SAMPLE_RATE_HZ)
+    given, begins_at = [], []
+    for wave, pause_s in zip(waves, pauses_s, strict=True):
+        given.append(fader.add(wave, pause_s))
+        begins_at.append(fader.begins_at)
+    whole = np.concatenate([*given, fader.finish()])
+    assert whole.tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 2, 2, 2.25, 2.75, 3, 3]
+    assert begins_at == [1, 8, 10]
+    assert np.array_equal(whole, cross_fade(waves, 2 / SAMPLE_RATE_HZ, pauses_s))
+    with pytest.raises(ValueError, match="pause_s is -1"):
+        fader.add(waves[0], -1)
+
+
 @pytest.mark.parametrize(
     ("waves", "overlap_s", "named"), [([], 0.1, "waves"), ([tone(300)], -0.1, "overlap_s is -0.1")]
 )

@@ -27,6 +27,10 @@ OTHERS = [
     {"seed": 8},
     {"sampling": Sampling()},
     {"cross_fade_s": 0.1},
+    {"language": "en"},
+    {"normalize": False},
+    {"lexicon": (("gif", "jif"),)},
+    {"voices": {"anna": VoiceRef("anna", "v1")}},
 ]
 
 

@@ -53,6 +53,10 @@ async def test_a_stream_is_the_speech(overlap_s: float):
     waves = [wave async for wave in stream]
     assert (len(waves), stream.units, stream.draft) == (20 + (overlap_s > 0), 20, True)
     assert np.array_equal(np.concatenate(waves), whole.audio)
+    starts_s = [number * (1 - overlap_s) for number in range(20)]
+    assert [(span.unit.index, span.start_s, span.end_s) for span in stream.spans] == [
+        (index, pytest.approx(start_s), pytest.approx(start_s + 1)) for index, start_s in enumerate(starts_s)
+    ]
 
 
 async def test_the_first_wave_comes_when_the_first_unit_is_spoken():
