@@ -24,7 +24,7 @@ from serve_app.domain import (
 )
 from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError, Unavailable
 from serve_app.patience import PASSING, Patience
-from serve_app.planning import UnitLimits, plan
+from serve_app.planning import UnitLimits, planned
 from serve_app.speech_stream import SpeechStream
 
 __all__ = ["NO_PROGRESS", "LimitsOf", "NoProgress", "Progress", "Speaker", "SpeakingModel", "VoiceStatsSource"]
@@ -122,7 +122,8 @@ class Speaker:
         model, units = await self._planned(request)
         spoken = await _of_one_version(model.synthesizer, units, progress)
         waves, pauses_s = [each.audio for each in spoken], [unit.pause_s for unit in units]
-        audio = await asyncio.to_thread(cross_fade, waves, _overlap_s(model, request), pauses_s)
+        tail_s = units[-1].tail_s
+        audio = await asyncio.to_thread(cross_fade, waves, _overlap_s(model, request), pauses_s, tail_s)
         makers = {each.made_by for each in spoken}
         return Speech(
             audio=audio,
@@ -150,9 +151,8 @@ class Speaker:
         model = self._models.get(request.model)
         if model is None:
             raise ModelNotFound(f"model {request.model!r} is no longer deployed: send the request again for another")
-        stats = None if request.voice.builtin else await self._voices.stats(request.voice)
-        limits = model.limits_of(stats, request.speed)
-        units = await asyncio.to_thread(plan, request, limits)  # a long text takes tens of milliseconds
+        limits = await self._limits(model, request)
+        units = await asyncio.to_thread(lambda: (*planned(request, limits.__getitem__),))  # a long one takes a while
         logs.event(
             "planned",
             request_id=request.request_id,
@@ -162,6 +162,16 @@ class Speaker:
             chars=len(request.text),
         )
         return model, units
+
+    async def _limits(self, model: SpeakingModel, request: SpeechRequest) -> dict[VoiceRef, UnitLimits]:
+        """Of a unit, by voice."""
+        voices = [*{request.voice, *request.voices.values()}]
+
+        async def stats(voice: VoiceRef) -> VoiceStats | None:
+            return None if voice.builtin else await self._voices.stats(voice)
+
+        found = await asyncio.gather(*map(stats, voices))
+        return {voice: model.limits_of(each, request.speed) for voice, each in zip(voices, found, strict=True)}
 
 
 def _overlap_s(model: SpeakingModel, request: SpeechRequest) -> float:

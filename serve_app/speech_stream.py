@@ -73,15 +73,15 @@ class SpeechStream:
         await self._waves.aclose()
 
     async def _faded(self) -> AsyncGenerator[Pcm]:
-        fader = CrossFader(self._overlap_s)
+        fader, tail_s = CrossFader(self._overlap_s), 0.0
         async with aclosing(self._in_order()) as spoken:
             async for unit, audio in spoken:
-                wave = fader.add(audio, unit.pause_s)
+                wave, tail_s = fader.add(audio, unit.pause_s), unit.tail_s
                 start_s = fader.begins_at / SAMPLE_RATE_HZ
                 self.spans.append(UnitSpan(unit, start_s, start_s + len(audio) / SAMPLE_RATE_HZ))
                 if wave.size:
                     yield wave
-        if (last := fader.finish()).size:
+        if (last := fader.finish(tail_s)).size:
             yield last
 
     async def _in_order(self) -> AsyncGenerator[tuple[Unit, Pcm]]:
