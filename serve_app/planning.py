@@ -155,7 +155,7 @@ def _pieces(request: SpeechRequest, limits_of: Callable[[VoiceRef], UnitLimits],
     spoken_by: VoiceRef | None = None
     asked_s: float | None = None  # silence before what comes next, where the text asks for some
     for turn in turns(text):
-        voice = request.voice if turn.voice is None else request.voices[turn.voice]
+        voice = request.voice if turn.voice is None else _switched(request, turn.voice)
         if turn.pause_s is not None:
             asked_s = (asked_s or 0.0) + turn.pause_s
         for paragraph in _paragraphs(turn):
@@ -169,6 +169,14 @@ def _pieces(request: SpeechRequest, limits_of: Callable[[VoiceRef], UnitLimits],
             spoken_by, asked_s = voice, None
     if asked_s is not None:
         yield _Piece("", request.voice, asked_s)
+
+
+def _switched(request: SpeechRequest, name: str) -> VoiceRef:
+    if (voice := request.voices.get(name)) is None:
+        raise InvalidText(
+            f"{FIELD} has [voice:{name}], and a text that comes in pieces cannot switch voices: send it as one text"
+        )
+    return voice
 
 
 def _paragraphs(turn: Turn) -> Iterator[str]:

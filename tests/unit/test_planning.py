@@ -181,6 +181,12 @@ def test_a_text_directs_its_voices_and_pauses() -> None:
     assert estimated_audio_s("Mine. [pause:2]", 1.0) == pytest.approx(7 / 15 + 2, abs=0.1)
 
 
+def test_a_voice_that_was_not_fixed_at_acceptance_is_refused() -> None:
+    """What came later than that, in a text that is still being written, cannot be."""
+    with pytest.raises(InvalidText, match=r"has \[voice:eve\], and a text that comes in pieces cannot switch voices"):
+        plan(dataclasses.replace(REQUEST, text="Hello. [voice:eve] Hi."), PREVIEW_LIMITS)
+
+
 def test_units_come_as_they_are_asked_for() -> None:
     """What is wrong at the end of a long text keeps nobody from its beginning."""
     units = planned(dataclasses.replace(REQUEST, text="It is fine. " * 40 + "—" * 400 + "x"), lambda _: PREVIEW_LIMITS)
