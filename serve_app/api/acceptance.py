@@ -43,6 +43,8 @@ class Acceptance:
         tenant: str,
         request_id: str,
         job_id: str | None = None,
+        language: str | None = None,
+        normalize: bool = True,
     ) -> SpeechRequest:
         """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field.
 
@@ -64,6 +66,8 @@ class Acceptance:
             sampling=decided.sampling,
             cross_fade_s=decided.cross_fade_s,
             model_version=version,
+            language=language,
+            normalize=normalize,
         )
         logs.event(
             "accepted",
