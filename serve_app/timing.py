@@ -71,10 +71,10 @@ class Timing:
         self._end_s = 0.0
 
     def add(self, start_s: float, end_s: float) -> UnitTimes:
-        """Of the next unit, which lies there in the audio, cross-fades included. The time in which it fades in belongs
-        to the one before."""
+        """Of the next unit, which lies there in the audio, cross-fades included, and does not end before the one before
+        it. The time in which it fades in belongs to that one."""
         index, before_s = self._next, self._end_s
-        self._next, self._end_s = index + 1, max(end_s, before_s)
+        self._next, self._end_s = index + 1, end_s
         begin_s = max(start_s, before_s)
         said, unit = self._text[self._cuts[index] : self._cuts[index + 1]], self._units[index]
         spoken = _spread(unit, np.arange(len(unit) + 1.0), len(unit), begin_s, self._end_s)
@@ -90,7 +90,7 @@ class Timing:
         inside = slice(bisect_left(sent_at, first + 1), bisect_left(sent_at, end))
         known = [first, *sent_at[inside], end]
         places = [0, *(place - begin for place in spoken_at[inside]), length]
-        interpolated: NDArray[np.float64] = np.interp(np.arange(first, end + 1), known, np.clip(places, 0, length))
+        interpolated: NDArray[np.float64] = np.interp(np.arange(first, end + 1), known, places)
         return interpolated
 
 

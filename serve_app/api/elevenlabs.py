@@ -16,10 +16,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from serve_app import logs
-from serve_app.api.elevenlabs_forms import SpeechBody, SpeechQuery, encoding_of, model_form, timed_form
+from serve_app.api.elevenlabs_forms import SpeechQuery, TextToSpeechBody, encoding_of, model_form, timed_form
 from serve_app.api.errors import request_id_of
 from serve_app.api.services import services_of, tenant_of
-from serve_app.api.speaking import speech_headers, speech_of, spoken_headers
+from serve_app.api.speaking import speech_headers, speech_of
 from serve_app.api.streaming import JsonLines, StreamForm, streamed
 from serve_app.api.voices import parsed_language
 from serve_app.audio import Encoding, encode
@@ -38,25 +38,26 @@ TIMING = {"X-Timing-Method": "estimated"}
 
 
 @router.post("/v1/text-to-speech/{voice_id}", response_class=Response)
-async def speech(request: Request, voice_id: str, body: SpeechBody, query: Asked) -> Response:
+async def speech(request: Request, voice_id: str, body: TextToSpeechBody, query: Asked) -> Response:
     """Speak a text; the answer is the audio file."""
     encoding = encoding_of(query.output_format)
     accepted = await _accepted(request, "speech", voice_id, body)
     spoken = await speech_of(request, accepted, reuse=body.seed is not None and query.enable_logging)
     content = await asyncio.to_thread(encode, spoken.speech.audio, encoding)
     logs.event("answered", audio_s=round(spoken.speech.duration_s, 3), size_bytes=len(content))
-    headers = spoken_headers(spoken) | _headers(request, body, query)
+    headers = speech_headers(accepted.model, accepted.seed, draft=spoken.speech.draft) | _headers(request, body, query)
+    headers |= {"X-Audio-Seconds": f"{spoken.speech.duration_s:.3f}", "X-Cached": str(spoken.cached).lower()}
     return Response(content, media_type=encoding.content_type, headers=headers, background=spoken.keep)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream", response_class=Response)
-async def speech_stream(request: Request, voice_id: str, body: SpeechBody, query: Asked) -> Response:
+async def speech_stream(request: Request, voice_id: str, body: TextToSpeechBody, query: Asked) -> Response:
     """The same file while it is spoken."""
     return await _streamed(request, "speech.stream", voice_id, body, query, "audio")
 
 
 @router.post("/v1/text-to-speech/{voice_id}/with-timestamps")
-async def timed_speech(request: Request, voice_id: str, body: SpeechBody, query: Asked) -> JSONResponse:
+async def timed_speech(request: Request, voice_id: str, body: TextToSpeechBody, query: Asked) -> JSONResponse:
     """The file in base64, and when each character is heard: of the text as it was sent, and as it is spoken."""
     encoding = encoding_of(query.output_format)
     accepted = await _accepted(request, "speech.timed", voice_id, body)
@@ -72,7 +73,7 @@ async def timed_speech(request: Request, voice_id: str, body: SpeechBody, query:
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps", response_class=Response)
-async def timed_stream(request: Request, voice_id: str, body: SpeechBody, query: Asked) -> Response:
+async def timed_stream(request: Request, voice_id: str, body: TextToSpeechBody, query: Asked) -> Response:
     """One JSON object a line, as it is spoken: a piece of the file in base64, and the characters of the units that have
     begun in it, in seconds from the beginning of the whole; null where none has."""
     return await _streamed(request, "speech.stream.timed", voice_id, body, query, _lines_of(body.text))
@@ -86,7 +87,7 @@ def listed_models(request: Request) -> list[dict[str, Any]]:
     return [model_form(name, model, services.limits.speech_chars) for name, model in names.items()]
 
 
-async def _accepted(request: Request, endpoint: str, voice_id: str, body: SpeechBody) -> SpeechRequest:
+async def _accepted(request: Request, endpoint: str, voice_id: str, body: TextToSpeechBody) -> SpeechRequest:
     logs.event("received", dialect="elevenlabs", endpoint=endpoint)
     logs.shape("payload", body.model_dump())
     body.check_served()
@@ -105,7 +106,12 @@ async def _accepted(request: Request, endpoint: str, voice_id: str, body: Speech
 
 
 async def _streamed(
-    request: Request, endpoint: str, voice_id: str, body: SpeechBody, query: SpeechQuery, form: StreamForm | JsonLines
+    request: Request,
+    endpoint: str,
+    voice_id: str,
+    body: TextToSpeechBody,
+    query: SpeechQuery,
+    form: StreamForm | JsonLines,
 ) -> Response:
     encoding = encoding_of(query.output_format)
     accepted = await _accepted(request, endpoint, voice_id, body)
@@ -113,7 +119,7 @@ async def _streamed(
     return await streamed(request, accepted, encoding, form, headers)
 
 
-def _headers(request: Request, body: SpeechBody, query: SpeechQuery) -> dict[str, str]:
+def _headers(request: Request, body: TextToSpeechBody, query: SpeechQuery) -> dict[str, str]:
     """ElevenLabs' own, and what was not followed."""
     characters = str(len(body.text))
     ignored = body.ignored + ["optimize_streaming_latency"] * (query.optimize_streaming_latency is not None)

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
+from serve_app.api.voices import LANGUAGE
 from serve_app.audio import Encoding
 from serve_app.catalog import Model
 from serve_app.errors import InvalidRequest, UnsupportedFormat
-from serve_app.parameters import MAX_SEED, Parameters
+from serve_app.parameters import MAX_SEED, RANGES, Parameters
 from serve_app.timing import CharacterTimes, UnitTimes
 
-__all__ = ["OUTPUT_FORMATS", "SpeechBody", "SpeechQuery", "encoding_of", "model_form", "timed_form"]
+__all__ = ["OUTPUT_FORMATS", "SpeechQuery", "TextToSpeechBody", "encoding_of", "model_form", "timed_form"]
 
 OUTPUT_FORMATS = (
     *("mp3_22050_32", "mp3_24000_48", "mp3_44100_32", "mp3_44100_64", "mp3_44100_96", "mp3_44100_128", "mp3_44100_192"),
@@ -28,6 +30,14 @@ OUTPUT_FORMATS = (
 DEFAULT_FORMAT = "mp3_44100_128"
 
 
+EXAMPLE: JsonDict = {
+    "text": "The birch canoe slid on the smooth planks.",
+    "model_id": "eleven_multilingual_v2",
+    "voice_settings": {"stability": 0.5, "similarity_boost": 0.75, "speed": 1.0},
+    "seed": 7,
+}
+
+
 class Forbidding(BaseModel):
     """Unknown fields are refused, so that none is dropped in silence."""
 
@@ -37,20 +47,32 @@ class Forbidding(BaseModel):
 class VoiceSettings(Forbidding):
     """Of one request. All but `speed` say how a model of ElevenLabs is steered; the models here have no such thing."""
 
+    model_config = ConfigDict(strict=True)
+
     stability: float | None = Field(None, description="taken, not followed")
     similarity_boost: float | None = Field(None, description="taken, not followed")
     style: float | None = Field(None, description="taken, not followed")
     use_speaker_boost: bool | None = Field(None, description="taken, not followed")
     clone_strength: float | None = Field(None, description="taken, not followed")
-    speed: float | None = Field(None, description="factor on the speaking rate; 0.25 to 4")
+    speed: float | None = Field(
+        None,
+        description="factor on the speaking rate",
+        json_schema_extra={"minimum": RANGES["speed"][0], "maximum": RANGES["speed"][1]},
+    )
 
 
-class SpeechBody(Forbidding):
+class TextToSpeechBody(Forbidding):
     """Body of all four forms of text to speech."""
 
-    text: str
+    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [EXAMPLE]})
+
+    text: str = Field(json_schema_extra={"minLength": 1})
     model_id: str | None = None
-    language_code: str | None = Field(None, description="of the text, as in `en` or `pt-BR`")
+    language_code: str | None = Field(
+        None,
+        description="of the text, as in `en` or `pt-BR`",
+        json_schema_extra={"pattern": f"^({LANGUAGE.pattern})?$"},
+    )
     voice_settings: VoiceSettings | None = None
     seed: int | None = Field(None, ge=0, le=2**32 - 1, description="modulo 2147483648; the X-Seed of the answer")
     apply_text_normalization: Literal["auto", "on", "off"] = "auto"
@@ -60,8 +82,12 @@ class SpeechBody(Forbidding):
     next_request_ids: list[str] | None = Field(None, description="taken, not followed")
     use_pvc_as_ivc: bool | None = Field(None, description="taken, not followed")
     apply_language_text_normalization: bool | None = Field(None, description="taken, not followed")
-    pronunciation_dictionary_locators: list[Any] | None = Field(None, description="not served: empty or left out")
-    audio_effects: dict[str, Any] | None = Field(None, description="not served: empty or left out")
+    pronunciation_dictionary_locators: list[Any] | None = Field(
+        None, description="not served: empty or left out", json_schema_extra={"maxItems": 0}
+    )
+    audio_effects: dict[str, Any] | None = Field(
+        None, description="not served: empty or left out", json_schema_extra={"maxProperties": 0}
+    )
 
     @property
     def parameters(self) -> Parameters:
@@ -94,7 +120,9 @@ class SpeechBody(Forbidding):
 class SpeechQuery(Forbidding):
     """Query of all four forms of text to speech."""
 
-    output_format: str = Field(DEFAULT_FORMAT, description=f"one of {', '.join(OUTPUT_FORMATS)}")
+    output_format: str = Field(
+        DEFAULT_FORMAT, description="kind, Hz and kbit/s", json_schema_extra={"enum": [*OUTPUT_FORMATS]}
+    )
     optimize_streaming_latency: int | None = Field(None, ge=0, le=4, description="taken, not followed")
     enable_logging: bool = Field(True, description="false: the speech is neither kept nor taken from what was kept")
 

@@ -14,7 +14,7 @@ from serve_app.api.services import Services, services_of, tenant_of
 from serve_app.api.voices import LANGUAGE, parsed_labels, parsed_language, recording_of, slowly, voice_answer
 from serve_app.errors import Conflict, InvalidRequest, VoiceNotFound
 from serve_app.preparation import Fields
-from serve_app.voices import Upload, VoiceInfo
+from serve_app.voices import Upload, VoiceInfo, validate_name
 
 __all__ = ["router"]
 
@@ -103,23 +103,20 @@ async def add_voice(
 ) -> dict[str, Any]:
     """Clone a voice: it is cleaned, compared with its text, cut to 12 s with it, and graded."""
     logs.event("received", dialect="elevenlabs", endpoint="voices.add")
-    services, tenant, voice_id = services_of(request), tenant_of(request), "-".join(name.split())
+    services, tenant = services_of(request), tenant_of(request)
+    voice_id = validate_name("-".join(name.split()), field="name")
     if unknown := set(await request.form()) - {*FORM_FIELDS}:
         raise InvalidRequest(f"{min(unknown)[:60]!r} is no field of a voice: use some of {', '.join(FORM_FIELDS)}")
     if remove_background_noise:
         raise InvalidRequest("remove_background_noise is true, and noise is not removed here: send a clean recording")
     if len(files) > 1:
         raise InvalidRequest(f"files has {len(files)} recordings, and a voice has one here: send one of 5 to 12 s")
-    if len(description) > MAX_DESCRIPTION_CHARS:
-        raise InvalidRequest(
-            f"description has {len(description)} characters: send at most {MAX_DESCRIPTION_CHARS}, or leave it out"
-        )
-    known = parsed_labels("" if labels == "null" else labels, "labels")  # its SDK sends null for none
+    known = _labels(labels, description)
     upload = Upload(
         await recording_of(request, files[0], "files"),
         ref_text,
         language=_language(known.get("language", "")),
-        labels=known | ({"description": description} if description else {}),
+        labels=known,
         names=Fields("files", "ref_text"),
     )
     with suppress(VoiceNotFound):
@@ -187,6 +184,20 @@ def _stored(info: VoiceInfo) -> VoiceForm:
         "is_owner": True,
         "created_at_unix": created,
     }
+
+
+def _labels(labels: str, description: str) -> dict[str, str]:
+    """Both together, which is how a voice keeps them."""
+    known = parsed_labels("" if labels == "null" else labels, "labels")  # its SDK sends null for none
+    if not description:
+        return known
+    if len(description) > MAX_DESCRIPTION_CHARS:
+        raise InvalidRequest(
+            f"description has {len(description)} characters: send at most {MAX_DESCRIPTION_CHARS}, or leave it out"
+        )
+    if "description" in known:
+        raise InvalidRequest("labels.description and description are both there: send one of them")
+    return known | {"description": description}
 
 
 def _language(label: str) -> str | None:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from serve_app import logs
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
@@ -45,7 +46,7 @@ def request_id_of(request: Request) -> str:
     return value
 
 
-def speaks_elevenlabs(request: Request) -> bool:
+def speaks_elevenlabs(request: HTTPConnection) -> bool:
     """Whether the client is one of ElevenLabs': by the path, or by the header that only they send where a path is not
     theirs alone."""
     path = request.url.path

@@ -17,11 +17,12 @@ from serve_app.api.elevenlabs import listed_models
 from serve_app.api.errors import request_id_of, speaks_elevenlabs
 from serve_app.api.fields import ParameterFields, VoiceField, name_of
 from serve_app.api.services import PartStatus, services_of, tenant_of
-from serve_app.api.speaking import speech_of, spoken_headers
+from serve_app.api.speaking import Spoken, speech_headers, speech_of
 from serve_app.api.streaming import StreamForm, streamed
-from serve_app.api.voices import parsed_labels, parsed_language, recording_of, slowly, voice_answer
+from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
 from serve_app.audio import Encoding, encode
 from serve_app.catalog import Model
+from serve_app.errors import PayloadTooLarge
 from serve_app.parameters import Defaults
 from serve_app.preparation import Fields
 from serve_app.voices import Upload
@@ -82,8 +83,16 @@ async def speech(request: Request, body: SpeechBody) -> Response:
     spoken = await speech_of(request, accepted, reuse=body.cache and body.seed is not None)
     content = await asyncio.to_thread(encode, spoken.speech.audio, encoding)
     logs.event("answered", audio_s=round(spoken.speech.duration_s, 3), size_bytes=len(content))
-    headers = spoken_headers(spoken) | ignored
+    headers = _speech_headers(spoken) | ignored
     return Response(content, media_type=encoding.content_type, headers=headers, background=spoken.keep)
+
+
+def _speech_headers(spoken: Spoken) -> dict[str, str]:
+    return {
+        **speech_headers(spoken.speech.model, spoken.speech.seed, draft=spoken.speech.draft),
+        "X-Audio-Seconds": f"{spoken.speech.duration_s:.3f}",
+        "X-Cached": str(spoken.cached).lower(),
+    }
 
 
 @router.get("/v1/models")
@@ -176,8 +185,13 @@ async def create_voice(
     """Create or replace a voice: it is cleaned, compared with its text, cut to 12 s with it, and graded."""
     logs.event("received", dialect="openai", endpoint="voices.create")
     services = services_of(request)
+    data = await audio_sample.read(services.limits.voice_bytes + 1)
+    if len(data) > services.limits.voice_bytes:
+        raise PayloadTooLarge(
+            f"audio_sample is over {services.limits.voice_bytes} bytes: send a shorter file, 5 to 12 s is best"
+        )
     upload = Upload(
-        await recording_of(request, audio_sample, "audio_sample"),
+        data,
         ref_text,
         language=parsed_language(language, "language"),
         consent=consent,

@@ -18,7 +18,7 @@ from serve_app.domain import Speech, SpeechRequest
 from serve_app.errors import StorageError
 from serve_app.jobs import JobRef
 
-__all__ = ["Spoken", "speech_headers", "speech_of", "spoken_headers"]
+__all__ = ["Spoken", "speech_headers", "speech_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,6 @@ class Spoken:
 def speech_headers(model: str, seed: int, *, draft: bool) -> dict[str, str]:
     """What every answer with speech says of it."""
     return {"X-Model": model, "X-Draft": str(draft).lower(), "X-Seed": str(seed)}
-
-
-def spoken_headers(spoken: Spoken) -> dict[str, str]:
-    """What an answer with the whole of it says."""
-    return {
-        **speech_headers(spoken.speech.model, spoken.speech.seed, draft=spoken.speech.draft),
-        "X-Audio-Seconds": f"{spoken.speech.duration_s:.3f}",
-        "X-Cached": str(spoken.cached).lower(),
-    }
 
 
 async def speech_of(request: Request, accepted: SpeechRequest, *, reuse: bool) -> Spoken:

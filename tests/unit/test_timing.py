@@ -89,6 +89,7 @@ def test_a_pause_belongs_to_no_word():
         ),
         ("苹果。「香蕉」3个", ["苹果。", "「香蕉」三个"], ["苹果。", "「香蕉」3个"]),
         ("😀 Hi 😀. 😀 Yo", ["Hi.", "Yo"], ["😀 Hi 😀. 😀 ", "Yo"]),
+        ("[voice:a] Hi. [pause:0.5] Yo.", ["Hi.", "Yo."], ["[voice:a] Hi. [pause:0.5] ", "Yo."]),
         ("Cafe\u0301s. No.", ["Cafés.", "No."], ["Cafe\u0301s. ", "No."]),
         ("See https://a.example/b?c=d now. Go.", ["See a dot example now.", "Go."], None),
     ],
