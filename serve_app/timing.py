@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,13 @@ class CharacterTimes:
     starts_s: tuple[float, ...] = ()
     ends_s: tuple[float, ...] = ()
 
-    def __add__(self, other: "CharacterTimes") -> "CharacterTimes":
-        return CharacterTimes(
-            self.characters + other.characters, self.starts_s + other.starts_s, self.ends_s + other.ends_s
+    @classmethod
+    def joined(cls, parts: Sequence["CharacterTimes"]) -> "CharacterTimes":
+        """One after the other."""
+        return cls(
+            "".join(part.characters for part in parts),
+            tuple(chain.from_iterable(part.starts_s for part in parts)),
+            tuple(chain.from_iterable(part.ends_s for part in parts)),
         )
 
 
@@ -49,8 +53,11 @@ class UnitTimes:
     sent: CharacterTimes
     spoken: CharacterTimes
 
-    def __add__(self, other: "UnitTimes") -> "UnitTimes":
-        return UnitTimes(self.sent + other.sent, self.spoken + other.spoken)
+    @classmethod
+    def joined(cls, parts: Sequence["UnitTimes"]) -> "UnitTimes":
+        """Of several units, in their order."""
+        sent, spoken = [part.sent for part in parts], [part.spoken for part in parts]
+        return cls(CharacterTimes.joined(sent), CharacterTimes.joined(spoken))
 
 
 class Timing:
@@ -79,7 +86,8 @@ class Timing:
         said, unit = self._text[self._cuts[index] : self._cuts[index + 1]], self._units[index]
         spoken = _spread(unit, np.arange(len(unit) + 1.0), len(unit), begin_s, self._end_s)
         if index and self._text[: self._cuts[index]][-1:].isspace():  # else the words at the seam would be one
-            spoken = CharacterTimes(" ", (round(before_s, DIGITS),), (round(begin_s, DIGITS),)) + spoken
+            seam = CharacterTimes(" ", (round(before_s, DIGITS),), (round(begin_s, DIGITS),))
+            spoken = CharacterTimes.joined([seam, spoken])
         return UnitTimes(_spread(said, self._places(index), len(unit), begin_s, self._end_s), spoken)
 
     def _places(self, index: int) -> NDArray[np.float64]:

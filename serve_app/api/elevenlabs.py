@@ -7,8 +7,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from functools import reduce
-from operator import add
 from typing import Annotated, Any
 
 import numpy as np
@@ -137,7 +135,7 @@ def _timed(
 def _times(timing: Timing, spans: Sequence[UnitSpan]) -> UnitTimes | None:
     """Of the next units; None for none."""
     parts = [timing.add(span.start_s, span.end_s) for span in spans]
-    return reduce(add, parts) if parts else None
+    return UnitTimes.joined(parts) if parts else None
 
 
 def _lines_of(text: str) -> JsonLines:

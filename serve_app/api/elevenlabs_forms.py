@@ -75,7 +75,7 @@ class TextToSpeechBody(Forbidding):
     )
     voice_settings: VoiceSettings | None = None
     seed: int | None = Field(None, ge=0, le=2**32 - 1, description="modulo 2147483648; the X-Seed of the answer")
-    apply_text_normalization: Literal["auto", "on", "off"] = "auto"
+    apply_text_normalization: Literal["auto", "on", "off"] | None = Field(None, description="off: as it is written")
     previous_text: str | None = Field(None, description="taken, not followed")
     next_text: str | None = Field(None, description="taken, not followed")
     previous_request_ids: list[str] | None = Field(None, description="taken, not followed")

@@ -16,7 +16,9 @@ from tests.support.speaking import settle
 FILLER = "so that it has a unit of its own, " * 5
 SENTENCES = [f"Sentence {n} goes on for a while, {FILLER}and ends." for n in range(4)]
 TEXT = "  " + " \n\n".join(SENTENCES) + " \u200b1984"
-PATH = "/v1/text-to-speech/heart{}/with-timestamps?output_format={}"
+PATH = "/v1/text-to-speech/{}{}/with-timestamps?output_format={}"
+VOICES = {"preview": "heart", "f5": "nature"}
+"""f5 fades units into each other."""
 
 
 @pytest.fixture
@@ -24,9 +26,9 @@ def service() -> LocalService:
     return LocalService()
 
 
-async def asked(service: LocalService, form: str = "", output_format: str = "pcm_24000", text: str = TEXT):
-    body = {"text": text, "model_id": "preview", "seed": 1}
-    return await service.client.post(PATH.format(form, output_format), json=body)
+async def asked(service: LocalService, form: str = "", output_format: str = "pcm_24000", model: str = "preview"):
+    body = {"text": TEXT, "model_id": model, "seed": 1}
+    return await service.client.post(PATH.format(VOICES[model], form, output_format), json=body)
 
 
 def parts(lines: list[dict], name: str) -> tuple[str, list[float], list[float]]:
@@ -39,9 +41,10 @@ def parts(lines: list[dict], name: str) -> tuple[str, list[float], list[float]]:
     )
 
 
-async def test_every_character_of_the_text_has_its_time(service):
+@pytest.mark.parametrize("model", VOICES)
+async def test_every_character_of_the_text_has_its_time(service, model):
     """Each once, in order, inside the audio; of the spoken text, too."""
-    answer = (await asked(service)).json()
+    answer = (await asked(service, model=model)).json()
     audio_s = len(base64.b64decode(answer["audio_base64"])) / 48_000
     for name, said in (("alignment", TEXT), ("normalized_alignment", None)):
         characters, starts_s, ends_s = parts([answer], name)
@@ -62,10 +65,11 @@ async def test_sentences_begin_where_their_audio_does(service):
     assert found == pytest.approx([n * length_s for n in range(4)], abs=1e-5)
 
 
-async def test_a_stream_says_the_same(service):
+@pytest.mark.parametrize("model", VOICES)
+async def test_a_stream_says_the_same(service, model):
     """One JSON object a line: together the audio and the characters of the whole answer."""
-    whole = (await asked(service)).json()
-    answer = await asked(service, "/stream")
+    whole = (await asked(service, model=model)).json()
+    answer = await asked(service, "/stream", model=model)
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert len(lines) >= len(SENTENCES)

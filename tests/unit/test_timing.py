@@ -23,10 +23,6 @@ def timed(text: str, units: list[str], unit_s: float = 1.0, overlap_s: float = 0
     return [timing.add(start_s, start_s + unit_s) for start_s in starts_s]
 
 
-def joined(parts: list[UnitTimes]) -> UnitTimes:
-    return sum(parts[1:], parts[0])
-
-
 def begins(times: CharacterTimes, word: str) -> float:
     return times.starts_s[times.characters.index(word)]
 
@@ -35,7 +31,7 @@ def begins(times: CharacterTimes, word: str) -> float:
 def test_every_character_is_there_once_and_in_order(text, units, overlap_s, longer_s):
     """Whatever the units say: no character is lost, none begins before the one before it has ended, and all lie inside
     the audio."""
-    times = joined(timed(text, units, 1.0 + longer_s, overlap_s))
+    times = UnitTimes.joined(timed(text, units, 1.0 + longer_s, overlap_s))
     assert times.sent.characters == text
     assert times.spoken.characters.replace(" ", "") == "".join(units).replace(" ", "")
     audio_s = (len(units) - 1) * (1.0 + longer_s - overlap_s) + 1.0 + longer_s
@@ -102,7 +98,7 @@ def test_words_that_are_written_out_do_not_shift_the_others(text, units, parts):
 
 def test_words_of_both_texts_are_heard_at_the_same_time():
     """Behind a number that was written out, as before it."""
-    times = joined(timed("We saw 1984 birds fly", ["We saw nineteen eighty four birds fly"]))
+    times = UnitTimes.joined(timed("We saw 1984 birds fly", ["We saw nineteen eighty four birds fly"]))
     assert begins(times.sent, "birds") == begins(times.spoken, "birds")
     assert begins(times.sent, "saw") == begins(times.spoken, "saw")
 
@@ -111,5 +107,5 @@ def test_a_long_text_that_never_agrees_is_timed():
     """In steps that grow with its length: with its square it would take minutes."""
     text = " ".join(map(str, range(40_000)))
     units = ["nothing of it " * 20] * 400
-    assert joined(timed(text, units[:1])).sent.characters == text
+    assert UnitTimes.joined(timed(text, units[:1])).sent.characters == text
     assert sum(len(part.sent.characters) for part in timed(text, units)) == len(text)
