@@ -39,7 +39,7 @@ class SpeechStream:
     Together they are the samples that `cross_fade` gives. What the first unit is refused for is raised at once; what
     time mends is waited for by the others. Anything else ends the iteration with the unit's error. Unavailable, too,
     where replicas no longer speak in the version of the first unit: what was heard cannot be spoken again.
-    `spans`: of the units so far, the one whose wave was given last included.
+    `spans`: of the units so far, the one whose wave was given last included. `texts`: of all units.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class SpeechStream:
     ) -> None:
         self.draft = draft
         self.units = len(units)
+        self.texts = tuple(unit.text for unit in units)
         self.spans: list[UnitSpan] = []
         self._synthesizer = synthesizer
         self._units = units
