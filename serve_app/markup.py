@@ -18,7 +18,7 @@ _RULE = re.compile(r"([-*_])(?: ?\1){2,}")
 _QUOTE = re.compile(r"(?:> ?)+(?=\S|$)")
 _ITEM = re.compile(r"[-*+•‣◦▪] +(?:\[[ xX]\] +)?(?=\S)")
 _NUMBERED = re.compile(r"[0-9]{1,9}[.)] \S")
-_DELIMITERS = re.compile(r"\|?(?: ?:?-{2,}:? ?\|)+(?: ?:?-{2,}:? ?)?|\|? ?:?-{2,}:? ?\|")
+_DELIMITERS = re.compile(r"\|?(?: ?:?-+:? ?\|)+(?: ?:?-+:? ?)?")
 _CELL_EDGE = re.compile(r"(?<!\\)\|")
 
 _LINK = re.compile(
@@ -26,7 +26,7 @@ _LINK = re.compile(
     r"(?: (?:\"[^\"\n]{0,300}\"|'[^'\n]{0,300}'))?\)"
 )
 _AUTOLINK = re.compile(r"<((?:https?://|mailto:)[^\s<>]{1,2000}|[^\s<>@]{1,64}@[^\s<>@]{1,253})>")
-_CODE = re.compile(r"(?<!`)(`{1,2})(?!`)([^`\n]{1,2000})(?<!`)\1(?!`)")
+_CODE = re.compile(r"(?<!`)(?:``(?!`)([^\n]{1,2000}?)(?<!`)``(?!`)|`(?!`)([^`\n]{1,2000})`(?!`))")
 _STARS = re.compile(r"(?<![A-Za-z0-9_*\\])(\*{1,3})(?![\s*])([^*\n]{1,2000})(?<![\s*\\])\1(?![A-Za-z0-9_*])")
 _UNDERSCORES = re.compile(r"(?<![\w\\])(_{1,3})(?![\s_])([^\n_](?:[^\n]{0,500}?[^\s\\_])?)\1(?!\w)")
 _STRUCK = re.compile(r"(?<![~\w])~~(?![\s~])([^~\n]{1,2000})(?<!\s)~~(?!~)")
@@ -64,6 +64,8 @@ def _lines(lines: list[str]) -> Iterator[str]:
             yield _stopped(_inline(_row(line)))
         elif _RULE.fullmatch(line) or (at and lines[at - 1] and _UNDERLINE.fullmatch(line)):
             yield "\n"
+        elif line and _UNDERLINE.fullmatch(following) and not _ITEM.match(line):
+            yield f"\n{_stopped(_inline(line))}"
         elif heading := _HEADING.fullmatch(line):
             yield f"\n{_stopped(_inline(heading[1]))}\n"
         elif item := _ITEM.match(line):
@@ -97,4 +99,4 @@ def _inline(line: str) -> str:
         line = _STARS.sub(r"\2", line)
     for _ in range(2):
         line = _UNDERSCORES.sub(r"\2", line)
-    return _ESCAPED.sub(r"\1", _CODE.sub(r"\2", _STRUCK.sub(r"\1", line)))
+    return _ESCAPED.sub(r"\1", _CODE.sub(lambda code: code[1] or code[2], _STRUCK.sub(r"\1", line)))

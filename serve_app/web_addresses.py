@@ -11,7 +11,8 @@ _PATH = (
     r"(?:[/?#][^\s<>\"'”’`{}|\\^\[\]。，、！？（）()]{0,2000}(?:\([^\s()]{0,200}\)[^\s<>\"'”’`()。，、！？]{0,200})?)?"
 )
 _URL = re.compile(
-    rf"(?i:\b(?:https?|ftp|wss?)://(?:[^\s/@<>\"]{{1,100}}@)?|\bwww\.)(?P<host>[^\s/?#<>\"'”’`()\[\]。，、！？（）]{{1,253}})"
+    rf"(?i:(?<![A-Za-z0-9_])(?:https?|ftp|wss?)://(?:[^\s/@<>\"]{{1,100}}@)?|(?<![A-Za-z0-9_./@-])www\.)"
+    rf"(?P<host>[^\s/?#<>\"'”’`()\[\]。，、！？（）]{{1,253}})"
     rf"(?P<path>{_PATH})"
 )
 _BARE = re.compile(
@@ -46,8 +47,8 @@ def spoken_addresses(text: str, *, in_english: bool) -> str:
         return said(_decoded(host_and_path)) + (end[0] if end else "")
 
     if "." in text or "://" in text:
-        text = _EMAIL.sub(lambda found: said(f"{found['user']}@{found['host']}"), text)
         text = _URL.sub(url, text)
+        text = _EMAIL.sub(lambda found: said(f"{found['user']}@{found['host']}"), text)
         text = _BARE.sub(url, text)
     return text
 

@@ -43,6 +43,7 @@ _LONG = re.compile(
 )
 _DATE = re.compile("(?<![0-9-])([12][0-9]{3})[-/](0?[1-9]|1[0-2])[-/](0?[1-9]|[12][0-9]|3[01])(?![0-9-])")
 _BIG_MONEY = re.compile(rf"([¥$€£])({_N})([万萬亿億兆])(?!元|円)")
+_MONEY_RANGE = re.compile(rf"([¥$€£])({_N}) ?[-–—~～〜] ?(?:\1)?({_N})(?![0-9.万萬亿億兆])")
 _SCORE = re.compile(r"(?<=比分)([0-9]{1,3})[-–]([0-9]{1,3})(?![0-9])")
 _DECADE = re.compile(r"(?<![0-9])([05-9][05])(?=后|後)")
 _YEARS = re.compile(r"(?<![0-9.,])((?:19|20)[0-9]{2}) ?[-–—~～] ?((?:19|20)[0-9]{2})(?![0-9]|[-./:,年][0-9]?)")
@@ -131,6 +132,10 @@ def _date(found: re.Match[str]) -> str:
     return f"{year}年{month}月{day}日"
 
 
+def _money_range(to: str, units: dict[str, str]) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"{found[2]}{to}{found[3]}{units[found[1]]}"
+
+
 def _big_money(units: dict[str, str]) -> Callable[[re.Match[str]], str]:
     return lambda found: f"{found[2]}{found[3]}{units[found[1]]}"
 
@@ -145,6 +150,7 @@ _ZH_RULES: tuple[Rule, ...] = (
     (_SCORE, r"\1比\2"),
     (_TIMES, r"\1到"),
     (_YEARS, _years("到")),
+    (_MONEY_RANGE, _money_range("到", _CURRENCY_ZH)),
     (_RANGE, _range("到")),
     (_NAME_AND_NUMBER, " "),
     (_BIG_MONEY, _big_money(_CURRENCY_ZH)),
@@ -158,6 +164,7 @@ _JA_RULES: tuple[Rule, ...] = (
     (_ORDINAL, r"第\1"),
     (_TIMES, r"\1から"),
     (_TIME, _clock),
+    (_MONEY_RANGE, _money_range("から", _CURRENCY_JA)),
     (_RANGE, _range("から")),
     (_NAME_AND_NUMBER, " "),
     (_DEGREES, "度"),

@@ -9,8 +9,9 @@ Whatever no rule knows stays as it was written: letters' case, punctuation, cont
 import re
 import unicodedata
 
-from serve_app.normalisation.english_amounts import MONEY, UNITS
+from serve_app.normalisation.english_amounts import MONEY, UNIT, UNITS
 from serve_app.normalisation.english_numbers import (
+    ANY_NUMBER,
     NUMBER,
     cardinal,
     digits,
@@ -32,7 +33,8 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 _TELEPHONE = re.compile(
     r"(?<![\w.-])(?:\+[0-9]{1,3}[ .-]?(?:\([0-9]{1,4}\) ?)?[0-9]{2,4}(?:[ .-][0-9]{2,4}){1,4}"
-    r"|(?:1[ .-])?(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}|[0-9]{3}-[0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}"
+    r"|(?:1[ .-])?(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}|[0-9]{3}-[0-9]{2}-[0-9]{4}"
+    rf"|[0-9]{{3}}-[0-9]{{4}}(?! ?(?:{UNIT})(?!\w))"
     r"|[0-9]{4}(?:[ -][0-9]{4}){2,4}|0[0-9]{2,4} [0-9]{3,4} [0-9]{3,4})(?![\w%]|[.,-][0-9])(?! ?[-–])"
 )
 _GROUP = re.compile("[0-9]+")
@@ -61,7 +63,7 @@ _LEADING_POINT = re.compile(r"(?<![\w.])\.([0-9]+)(?![\w.])")
 _YEAR = re.compile(r"(?<![\w.,$£€])([0-9]{4})(?![\w]|[.,][0-9])")
 _BEFORE_DIGIT = re.compile(r"(?<=[^\W\d_])(?=[0-9])")
 _BEHIND_DIGIT = re.compile(r"(?<=[0-9])(?=[^\W\d_])")
-_NUMBER = re.compile(NUMBER)
+_NUMBER = re.compile(ANY_NUMBER)
 _ANY_DIGIT = re.compile("[0-9]")
 _TIMES_AS_FAST = re.compile(r"(?<=[0-9])[x×](?![\w])")
 

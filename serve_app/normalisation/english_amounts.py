@@ -6,7 +6,7 @@ from serve_app.normalisation.english_numbers import NUMBER, cardinal, number
 from serve_app.normalisation.grammars import spoken
 from serve_app.normalisation.rules import Rule
 
-__all__ = ["MONEY", "UNITS"]
+__all__ = ["MONEY", "UNIT", "UNITS"]
 
 # Singular and plural of the whole and of its hundredth.
 _CURRENCIES = {
@@ -38,10 +38,10 @@ _CENTS = re.compile(rf"({NUMBER}) ?¢")
 _ONE = re.compile(r"\b[Aa]n?[ \n]$")
 
 # What wetext reads right; it has the words for one of them and for more.
-_WETEXT_UNITS = frozenset(
-    ["kg", "g", "mg", "km", "cm", "mm", "nm", "μm", "ft", "yd", "mi", "lb", "lbs", "oz", "ml", "ms", "min", "Hz", "MHz"]
-    + ["GHz", "MB", "GB", "TB", "KB", "Mbps", "kW", "mph", "rpm", "ha"]
-)
+_WETEXT_UNITS = (
+    "kg", "g", "mg", "km", "cm", "mm", "nm", "μm", "ft", "yd", "mi", "lb", "lbs", "oz", "ml", "ms", "min", "Hz", "MHz",
+    "GHz", "MB", "GB", "TB", "KB", "Mbps", "kW", "mph", "rpm", "ha",
+)  # fmt: skip
 _OWN_UNITS = {
     "m": ("meter", "meters"),
     "µm": ("micrometer", "micrometers"),
@@ -80,8 +80,8 @@ _OWN_UNITS = {
     "km²": ("square kilometer", "square kilometers"),
     "m²": ("square meter", "square meters"),
 }
-_UNIT = "|".join(sorted({*_WETEXT_UNITS, *_OWN_UNITS}, key=len, reverse=True))
-_MEASURE = re.compile(rf"(?<![\w$£€¥])({NUMBER})(?: |-(?!s\b|m\b))?({_UNIT})(?:/({_UNIT}))?(?![\w²³'’])")
+UNIT = "|".join(sorted({*_WETEXT_UNITS, *_OWN_UNITS}, key=len, reverse=True))
+_MEASURE = re.compile(rf"(?<![\w$£€¥^])({NUMBER})(?: |-(?!s\b|m\b))?({UNIT})(?:/({UNIT}))?(?![\w²³'’])")
 _PERCENT = re.compile(rf"({NUMBER}) ?([%‰])")
 _DEGREES = re.compile(rf"({NUMBER}) ?(?:°|º) ?([CF])?(?![A-Za-z])")
 _SIGN_DEGREES = re.compile(rf"({NUMBER}) ?([℃℉])")

@@ -8,9 +8,10 @@ import re
 
 from serve_app.normalisation.grammars import spoken
 
-__all__ = ["NUMBER", "cardinal", "digits", "fraction", "number", "ordinal", "plural", "year"]
+__all__ = ["ANY_NUMBER", "NUMBER", "cardinal", "digits", "fraction", "number", "ordinal", "plural", "year"]
 
-NUMBER = r"(?<![0-9])(?<![0-9][.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
+ANY_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+NUMBER = rf"(?<![0-9])(?<![0-9][.,]){ANY_NUMBER}"
 """An amount as it is written, never one that begins inside another."""
 MAX_DIGITS = 18
 """Of an amount; a longer number is read digit by digit."""

@@ -55,10 +55,7 @@ def _street(found: re.Match[str]) -> str:
 
 
 ABBREVIATIONS: tuple[Rule, ...] = (
-    (
-        _STREET,
-        lambda found: f" {_STREETS[found[1]]}" + ("" if found.string[found.end() : found.end() + 9].strip() else "."),
-    ),
+    (_STREET, _street),
     (_TITLE, lambda found: f"{_TITLES[found[1] or found[2]]} "),
     (_NUMBERED, lambda found: _as_written(_BEFORE_A_NUMBER[found[1].lower()], found[1]) + " "),
     (_PLAIN, lambda found: _as_written(_ALWAYS[found[1].lower()], found[1])),
@@ -93,7 +90,7 @@ ROMANS: tuple[Rule, ...] = (
     (_CAPITALISED_ROMAN, lambda found: f"{found[1]} {cardinal(_roman(found[2]))}"),
 )
 
-_BEFORE, _BEHIND = r"(?<=[0-9)²³]) ?", r" ?(?=[-−]?[0-9(])"
+_BEFORE, _BEHIND = r"(?<=[0-9)²³]) ?", r" ?(?=[-−]?[0-9(]|[a-z][²³^])"
 MATHS: tuple[Rule, ...] = (
     (re.compile(rf"{_BEFORE}\+{_BEHIND}"), " plus "),
     (re.compile(rf"{_BEFORE}[*·]{_BEHIND}"), " times "),
@@ -103,8 +100,8 @@ MATHS: tuple[Rule, ...] = (
     (re.compile(r"(?<=[0-9)]) [-−] (?=[0-9(][0-9 +*/().×÷−-]{0,80}=)"), " minus "),
     (re.compile(r"(?<=[\w)²³]) ?= ?(?=[-−]?[\w($£€])"), " equals "),
     (re.compile(r"(?<=[\w)%]) ?≠ ?"), " is not equal to "),
-    (re.compile(r"(?<=[\w)%]) ?(?:≤|<=) ?(?=[-−]?[0-9])"), " less than or equal to "),
-    (re.compile(r"(?<=[\w)%]) ?(?:≥|>=) ?(?=[-−]?[0-9])"), " greater than or equal to "),
+    (re.compile(r"(?<=[0-9)%]) ?(?:≤|<=) ?(?=[-−]?[0-9])"), " less than or equal to "),
+    (re.compile(r"(?<=[0-9)%]) ?(?:≥|>=) ?(?=[-−]?[0-9])"), " greater than or equal to "),
     (re.compile(r"(?<=[0-9)%]) < (?=[-−]?[0-9])"), " less than "),
     (re.compile(r"(?<=[0-9)%]) > (?=[-−]?[0-9])"), " greater than "),
     (re.compile(r"(?<![\w<])≤ ?(?=[0-9$£€])"), "at most "),

@@ -81,7 +81,7 @@ class TextLanguages:
         if sentence.isascii():
             return self.latin if words else self.letterless
         characters = len(_HAN.findall(sentence)) + len(_KANA.findall(sentence))
-        others = len(_OTHER_LETTER.findall(sentence))
+        others = sum(map(str.isalpha, _OTHER_LETTER.findall(sentence)))  # ½ is none
         if others > words + characters:
             return None
         if characters >= max(words, 1):
