@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from serve_app import __version__
-from serve_app.api import elevenlabs, elevenlabs_voices, jobs, native, openai, runpod
+from serve_app.api import elevenlabs, elevenlabs_voices, jobs, lexicon, native, openai, runpod
 from serve_app.api.errors import add_error_handlers
 from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
 from serve_app.api.services import Services
@@ -27,6 +27,7 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     add_error_handlers(app)
     app.include_router(native.router)
     app.include_router(jobs.router)
+    app.include_router(lexicon.router)
     app.include_router(openai.router)
     app.include_router(elevenlabs.router)
     app.include_router(elevenlabs_voices.router)
