@@ -7,6 +7,7 @@ default) can change what a request means.
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from serve_app import logs
@@ -43,13 +44,16 @@ class Acceptance:
         tenant: str,
         request_id: str,
         job_id: str | None = None,
+        language: str | None = None,
+        normalize: bool = True,
+        lexicon: Mapping[str, str] | None = None,
     ) -> SpeechRequest:
         """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field.
 
         A job is also told what its model runs on now; where the store does not say, that is a StorageError. Its seed,
         where none was sent, follows from its id, so that two requests with one idempotency key are one job.
         """
-        selected, decided = self.check(text, text_field, model, parameters, job=job_id is not None)
+        selected, decided = await asyncio.to_thread(self.check, text, text_field, model, parameters)
         ref = await self._voice(tenant, voice, voice_field, selected)
         version = None if job_id is None else await asyncio.to_thread(self.model_version, selected.name)
         accepted = SpeechRequest(
@@ -64,6 +68,9 @@ class Acceptance:
             sampling=decided.sampling,
             cross_fade_s=decided.cross_fade_s,
             model_version=version,
+            language=language,
+            normalize=normalize,
+            lexicon=tuple((lexicon or {}).items()),
         )
         logs.event(
             "accepted",
@@ -82,16 +89,16 @@ class Acceptance:
         """What speaks for the model now (`SpokenUnit.made_by`); None before its first start. Raises StorageError."""
         return self._runtimes.made_by(model)
 
-    def check(
-        self, text: str, text_field: str, model: str | None, parameters: Parameters, *, job: bool
-    ) -> tuple[Model, Defaults]:
-        """All but the voice: the model, and what the speech is made with. Raises as `accept`."""
+    def check(self, text: str, text_field: str, model: str | None, parameters: Parameters) -> tuple[Model, Defaults]:
+        """All but the voice: the model, and what the speech is made with; a long text takes tens of milliseconds.
+        Raises as `accept`."""
         if not text.strip():
             raise InvalidText(f"{text_field} is empty: send the text to speak")
-        limit = self._limits.text_chars if job else self._limits.speech_chars
+        limit = self._limits.max_text_chars
         if len(text) > limit:
-            remedy = "send it in parts" if job else "send it as a job (/run), or in parts"
-            raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
+            raise PayloadTooLarge(
+                f"{text_field} has {len(text)} characters, at most {limit} are taken: send it in parts"
+            )
         if not any(map(str.isalnum, _normalised(text, text_field))):
             raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
         selected = self._catalog.model(model)
