@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from serve_app import logs
-from serve_app.audio import cross_fade
+from serve_app.audio import joined, most_samples
 from serve_app.domain import (
+    Pcm,
     Speech,
     SpeechRequest,
     SpokenUnit,
@@ -82,6 +83,10 @@ class Progress(Protocol):
         """Whether a replica died with this unit, so that it must be spoken alone."""
         ...
 
+    def complete(self) -> None:
+        """Told once, when all is spoken for good: its audio may be let go."""
+        ...
+
 
 class NoProgress:
     """Keeps nothing."""
@@ -100,6 +105,9 @@ class NoProgress:
 
     def is_suspect(self, unit: Unit) -> bool:
         return False
+
+    def complete(self) -> None:
+        pass
 
 
 NO_PROGRESS = NoProgress()
@@ -121,10 +129,9 @@ class Speaker:
         """
         model, units = await self._planned(request)
         spoken = await _of_one_version(model.synthesizer, units, progress)
-        waves, pauses_s = [each.audio for each in spoken], [unit.pause_s for unit in units]
-        tail_s = units[-1].tail_s
-        audio = await asyncio.to_thread(cross_fade, waves, _overlap_s(model, request), pauses_s, tail_s)
+        progress.complete()
         makers = {each.made_by for each in spoken}
+        audio = await asyncio.to_thread(_joined, spoken, units, _overlap_s(model, request))
         return Speech(
             audio=audio,
             model=request.model,
@@ -172,6 +179,14 @@ class Speaker:
 
         found = await asyncio.gather(*map(stats, voices))
         return {voice: model.limits_of(each, request.speed) for voice, each in zip(voices, found, strict=True)}
+
+
+def _joined(spoken: list[SpokenUnit], units: Sequence[Unit], overlap_s: float) -> Pcm:
+    """Empties `spoken`: of hours of speech there is no room for two."""
+    pauses_s, tail_s = [unit.pause_s for unit in units], units[-1].tail_s
+    samples = most_samples((len(each.audio) for each in spoken), pauses_s, tail_s)
+    spoken.reverse()
+    return joined((spoken.pop().audio for _ in units), pauses_s, overlap_s, samples, tail_s)
 
 
 def _overlap_s(model: SpeakingModel, request: SpeechRequest) -> float:

@@ -39,7 +39,8 @@ class SpeechStream:
     Together they are the samples that `cross_fade` gives. What the first unit is refused for is raised at once; what
     time mends is waited for by the others. Anything else ends the iteration with the unit's error. Unavailable, too,
     where replicas no longer speak in the version of the first unit: what was heard cannot be spoken again.
-    `spans`: of the units so far, the one whose wave was given last included. `texts`: of all units.
+    `spans`: of the units so far, the one whose wave was given last included. `texts`: of all units. `made_by`: theirs,
+    "" where they disagree.
     """
 
     def __init__(
@@ -56,12 +57,18 @@ class SpeechStream:
         self.units = len(units)
         self.texts = tuple(unit.text for unit in units)
         self.spans: list[UnitSpan] = []
+        self._makers: set[str] = set()
         self._synthesizer = synthesizer
         self._units = units
         self._overlap_s = overlap_s
         self._look_ahead = look_ahead
         self._patience = patience
         self._waves = self._faded()
+
+    @property
+    def made_by(self) -> str:
+        """As in `Speech`."""
+        return next(iter(self._makers)) if len(self._makers) == 1 else ""
 
     def __aiter__(self) -> "SpeechStream":
         return self
@@ -96,6 +103,7 @@ class SpeechStream:
                 version = version or version_of(spoken.made_by)
                 if version_of(spoken.made_by) != version:
                     spoken = await self._spoken_as(version, unit)
+                self._makers.add(spoken.made_by)
                 window.popleft()
                 window.extend(map(self._begun, islice(coming, 1)))
                 yield unit, spoken.audio

@@ -7,7 +7,6 @@ default) can change what a request means.
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from serve_app.catalog import Catalog, Model
 from serve_app.directives import named_voices, without_directives
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
 from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
-from serve_app.lexicon import MAX_REQUEST_ENTRIES, Lexicons, checked, joined
+from serve_app.lexicon import Lexicon, Lexicons, joined
 from serve_app.parameters import MAX_SEED, Defaults, Parameters
 from serve_app.planning import has_speech
 from serve_app.runtimes import Runtimes
@@ -59,7 +58,7 @@ class Acceptance:
         job_id: str | None = None,
         language: str | None = None,
         normalize: bool = True,
-        lexicon: Mapping[str, str] | None = None,
+        lexicon: Lexicon = (),
     ) -> SpeechRequest:
         """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field.
 
@@ -67,8 +66,7 @@ class Acceptance:
         A job is also told what its model runs on now; where the store does not say, that is a StorageError. Its seed,
         where none was sent, follows from its id, so that two requests with one idempotency key are one job.
         """
-        own = checked(lexicon or {}, field="lexicon", limit=MAX_REQUEST_ENTRIES)
-        selected, decided = self.check(text, text_field, model, parameters, job=job_id is not None)
+        selected, decided = await asyncio.to_thread(self.check, text, text_field, model, parameters)
         ref = await self._voice(tenant, voice, voice_field, selected)
         others = [
             (name, await self._voice(tenant, name, f"{text_field}: [voice:{name}]:", selected))
@@ -90,7 +88,7 @@ class Acceptance:
             language=language,
             languages=selected.languages,
             normalize=normalize,
-            lexicon=own,
+            lexicon=lexicon,
             voices=dict(others),
         )
         accepted = await asyncio.to_thread(self._with_words, accepted, text_field)
@@ -129,16 +127,16 @@ class Acceptance:
         """What speaks for the model now (`SpokenUnit.made_by`); None before its first start. Raises StorageError."""
         return self._runtimes.made_by(model)
 
-    def check(
-        self, text: str, text_field: str, model: str | None, parameters: Parameters, *, job: bool
-    ) -> tuple[Model, Defaults]:
-        """All but the voice: the model, and what the speech is made with. Raises as `accept`."""
+    def check(self, text: str, text_field: str, model: str | None, parameters: Parameters) -> tuple[Model, Defaults]:
+        """All but the voice: the model, and what the speech is made with; a long text takes tens of milliseconds.
+        Raises as `accept`."""
         if not text.strip():
             raise InvalidText(f"{text_field} is empty: send the text to speak")
-        limit = self._limits.text_chars if job else self._limits.speech_chars
+        limit = self._limits.max_text_chars
         if len(text) > limit:
-            remedy = "send it in parts" if job else "send it as a job (/run), or in parts"
-            raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
+            raise PayloadTooLarge(
+                f"{text_field} has {len(text)} characters, at most {limit} are taken: send it in parts"
+            )
         if not any(map(str.isalnum, _spoken(text, text_field))):
             raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
         selected = self._catalog.model(model)

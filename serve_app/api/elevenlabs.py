@@ -16,10 +16,12 @@ from fastapi.responses import JSONResponse
 from serve_app import logs
 from serve_app.api.elevenlabs_forms import SpeechQuery, TextToSpeechBody, encoding_of, model_form, timed_form
 from serve_app.api.errors import request_id_of
+from serve_app.api.levelled import LevelledStream
 from serve_app.api.services import services_of, tenant_of
-from serve_app.api.speaking import speech_headers, speech_of
+from serve_app.api.speaking import speech_headers
 from serve_app.api.streaming import JsonLines, StreamForm, streamed
 from serve_app.api.voices import parsed_language
+from serve_app.api.whole import whole
 from serve_app.audio import Encoding, encode
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpeechRequest
 from serve_app.speech_stream import SpeechStream, UnitSpan
@@ -40,12 +42,8 @@ async def speech(request: Request, voice_id: str, body: TextToSpeechBody, query:
     """Speak a text; the answer is the audio file."""
     encoding = encoding_of(query.output_format)
     accepted = await _accepted(request, "speech", voice_id, body)
-    spoken = await speech_of(request, accepted, reuse=body.seed is not None and query.enable_logging)
-    content = await asyncio.to_thread(encode, spoken.speech.audio, encoding)
-    logs.event("answered", audio_s=round(spoken.speech.duration_s, 3), size_bytes=len(content))
-    headers = speech_headers(accepted.model, accepted.seed, draft=spoken.speech.draft) | _headers(request, body, query)
-    headers |= {"X-Audio-Seconds": f"{spoken.speech.duration_s:.3f}", "X-Cached": str(spoken.cached).lower()}
-    return Response(content, media_type=encoding.content_type, headers=headers, background=spoken.keep)
+    reuse = body.seed is not None and query.enable_logging
+    return await whole(request, accepted, encoding, _headers(request, body, query), reuse=reuse)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream", response_class=Response)
@@ -66,7 +64,7 @@ async def timed_speech(request: Request, voice_id: str, body: TextToSpeechBody, 
     answer = await asyncio.to_thread(_timed, body.text, stream.texts, stream.spans, waves, encoding)
     audio_s = sum(map(len, waves)) / SAMPLE_RATE_HZ
     logs.event("answered", audio_s=round(audio_s, 3))
-    headers = speech_headers(accepted.model, accepted.seed, draft=stream.draft) | _headers(request, body, query)
+    headers = speech_headers(accepted, draft=stream.draft) | _headers(request, body, query)
     return JSONResponse(answer, headers=headers | TIMING | {"X-Audio-Seconds": f"{audio_s:.3f}"})
 
 
@@ -82,7 +80,7 @@ def listed_models(request: Request) -> list[dict[str, Any]]:
     logs.event("received", dialect="elevenlabs", endpoint="models")
     services = services_of(request)
     names = {model.name: model for model in services.catalog.models} | dict(sorted(services.catalog.aliases.items()))
-    return [model_form(name, model, services.limits.speech_chars) for name, model in names.items()]
+    return [model_form(name, model, services.limits.max_text_chars) for name, model in names.items()]
 
 
 async def _accepted(request: Request, endpoint: str, voice_id: str, body: TextToSpeechBody) -> SpeechRequest:
@@ -139,7 +137,7 @@ def _times(timing: Timing, spans: Sequence[UnitSpan]) -> UnitTimes | None:
 
 
 def _lines_of(text: str) -> JsonLines:
-    async def lines(pieces: AsyncIterator[bytes], stream: SpeechStream) -> AsyncIterator[str]:
+    async def lines(pieces: AsyncIterator[bytes], stream: SpeechStream | LevelledStream) -> AsyncIterator[str]:
         """What `pieces` raise has the server cut the connection before the body's end."""
         timing = await asyncio.to_thread(Timing, text, stream.texts)
         told = 0

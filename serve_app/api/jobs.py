@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict
 
 from serve_app import logs
-from serve_app.api.fields import ParameterFields, VoiceField, name_of
+from serve_app.api.fields import ParameterFields, TextFields, VoiceField, name_of
 from serve_app.api.job_forms import event_id, iso_time, native_form, reason_of
 from serve_app.api.policy import Flag, Seconds, Url, native_policy
 from serve_app.api.services import services_of, tenant_of
@@ -36,7 +36,7 @@ ENTRY = re.compile(r"[0-9a-f]{12}\.[0-9a-f-]{36}")
 LIST_NAMES = ("state", "after", "limit")
 
 
-class JobBody(ParameterFields):
+class JobBody(ParameterFields, TextFields):
     """A job of ours. The fields of its policy are checked in `policy`; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
@@ -78,6 +78,7 @@ async def create(
         voice=name_of(body.voice),
         voice_field="voice",
         parameters=body.parameters,
+        text_options=body.text_options(),
         policy=policy,
         dialect="native",
         cache=body.cache,

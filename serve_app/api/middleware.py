@@ -47,15 +47,18 @@ class RequestId:
 
 
 class HostCheck:
-    """Answers only under the names that the service is called by, and only to pages that it served itself.
+    """Answers only under the names that the service is called by, and only to pages that it served itself, or that come
+    from one of `origins`.
 
     A page elsewhere could otherwise reach a loopback service through its visitor's browser: by a name that it
-    rebinds to 127.0.0.1, or by a form that needs no preflight. `*` in `allowed` turns both checks off.
+    rebinds to 127.0.0.1, or by a form that needs no preflight. `*` in `allowed` turns both checks off, in `origins` the
+    second.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed: Collection[str], origins: Collection[str] = ()) -> None:
         self._app = app
         self._allowed = frozenset(allowed)
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and "*" not in self._allowed:
@@ -71,10 +74,12 @@ class HostCheck:
                 f"Host {host[:100]!r} is not a name of this service: call it by one of "
                 f"{', '.join(sorted(self._allowed))}, or add the name to allowed_hosts in deploy.yaml"
             )
-        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        if origin is None or not self._origins.isdisjoint((origin, "*")):
+            return None
+        if origin.partition("://")[2].lower() != host.lower():
             return HostRefused(
                 f"Origin {origin[:100]!r} is not this service's own ({host}): a page from elsewhere may not call it; "
-                "call it from a program, or put `*` into allowed_hosts in deploy.yaml"
+                "call it from a program, or put the origin into cors_origins, or `*` into allowed_hosts, in deploy.yaml"
             )
         return None
 

@@ -15,14 +15,14 @@ from pydantic import ConfigDict, Field
 from serve_app import logs
 from serve_app.api.elevenlabs import listed_models
 from serve_app.api.errors import request_id_of, speaks_elevenlabs
-from serve_app.api.fields import ParameterFields, VoiceField, name_of
+from serve_app.api.fields import ParameterFields, TextFields, VoiceField, checked_loudness, name_of
 from serve_app.api.services import PartStatus, services_of, tenant_of
-from serve_app.api.speaking import Spoken, speech_headers, speech_of
 from serve_app.api.streaming import StreamForm, streamed
 from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
-from serve_app.audio import Encoding, encode
+from serve_app.api.whole import whole
+from serve_app.audio import Encoding
 from serve_app.catalog import Model
-from serve_app.errors import PayloadTooLarge
+from serve_app.errors import InvalidRequest, PayloadTooLarge
 from serve_app.parameters import Defaults
 from serve_app.preparation import Fields
 from serve_app.voices import Upload
@@ -34,8 +34,9 @@ router = APIRouter(tags=["OpenAI"])
 NOT_YET_DEPLOYED = PartStatus("starting")
 
 
-class SpeechBody(ParameterFields):
-    """Body of createSpeech; of the parameters all but `speed` are ours, and so are `cache`, `sample_rate`, `bit_rate`.
+class SpeechBody(ParameterFields, TextFields):
+    """Body of createSpeech; of the parameters all but `speed` are ours, and so are the TextFields, `cache`,
+    `sample_rate`, `bit_rate`, `loudness` and `word_times`.
 
     Unknown fields are refused, so that none is dropped in silence.
     """
@@ -52,6 +53,10 @@ class SpeechBody(ParameterFields):
     stream_format: StreamForm | None = Field(
         None, description="`audio` or `sse`: the file as it is spoken, or events; left out: the whole file at its end"
     )
+    loudness: float | None = Field(
+        None, strict=True, description="LUFS; -40 to -8: how loud the speech is made; left out: as it is spoken"
+    )
+    word_times: bool = Field(False, strict=True, description="not served yet: only `false` is taken")
     cache: bool = True
 
     @property
@@ -62,11 +67,14 @@ class SpeechBody(ParameterFields):
 @router.post("/v1/audio/speech", response_class=Response)
 async def speech(request: Request, body: SpeechBody) -> Response:
     """Speak a text; the answer is the audio file, or with `stream_format` the audio as it is spoken. Headers name the
-    model, the seed and whether it is a draft."""
+    model, the voice, the seed and whether it is a draft."""
     logs.event("received", dialect="openai", endpoint="speech")
     logs.shape("payload", body.model_dump())
     services = services_of(request)
     encoding = Encoding.of(body.response_format, body.sample_rate, body.bit_rate)
+    lufs = checked_loudness(body.loudness)
+    if body.word_times:
+        raise InvalidRequest("word_times is true: word times are not measured yet, leave it out")
     accepted = await services.acceptance.accept(
         text=body.input,
         text_field="input",
@@ -76,23 +84,12 @@ async def speech(request: Request, body: SpeechBody) -> Response:
         parameters=body.parameters,
         tenant=tenant_of(request),
         request_id=request_id_of(request),
+        **body.text_options(),
     )
     ignored = {"X-Ignored-Fields": "instructions"} if body.instructions else {}
     if body.stream_format is not None:
-        return await streamed(request, accepted, encoding, body.stream_format, ignored)
-    spoken = await speech_of(request, accepted, reuse=body.cache and body.seed is not None)
-    content = await asyncio.to_thread(encode, spoken.speech.audio, encoding)
-    logs.event("answered", audio_s=round(spoken.speech.duration_s, 3), size_bytes=len(content))
-    headers = _speech_headers(spoken) | ignored
-    return Response(content, media_type=encoding.content_type, headers=headers, background=spoken.keep)
-
-
-def _speech_headers(spoken: Spoken) -> dict[str, str]:
-    return {
-        **speech_headers(spoken.speech.model, spoken.speech.seed, draft=spoken.speech.draft),
-        "X-Audio-Seconds": f"{spoken.speech.duration_s:.3f}",
-        "X-Cached": str(spoken.cached).lower(),
-    }
+        return await streamed(request, accepted, encoding, body.stream_format, ignored, lufs)
+    return await whole(request, accepted, encoding, ignored, reuse=body.cache and body.seed is not None, lufs=lufs)
 
 
 @router.get("/v1/models")
@@ -118,6 +115,15 @@ async def model(request: Request, name: str) -> dict[str, Any]:
     logs.event("received", dialect="openai", endpoint="models")
     services = services_of(request)
     return _model(name, services.catalog.model(name), await services.cluster.statuses())
+
+
+@router.get("/v1/audio/models")
+async def audio_models(request: Request) -> dict[str, Any]:
+    """The same by name alone, where Open WebUI looks for it."""
+    logs.event("received", dialect="openai", endpoint="audio.models")
+    catalog = services_of(request).catalog
+    names = [*(model.name for model in catalog.models), *sorted(catalog.aliases)]
+    return {"models": [{"id": name, "name": name} for name in names]}
 
 
 def _model(name: str, model: Model, parts: Mapping[str, PartStatus]) -> dict[str, Any]:

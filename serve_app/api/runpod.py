@@ -230,6 +230,7 @@ async def _submitted(
         voice=speech.local_voice if by_url else speech.voice_name,
         voice_field="input.local_voice",
         parameters=speech.parameters,
+        text_options=speech.text_options("input."),
         policy=policy,
         dialect="runpod",
         cache=speech.cache,

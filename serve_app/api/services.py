@@ -49,8 +49,8 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """`signer` is set where the ingress itself serves the store's files. `wall_clock`: Unix seconds. `liveness`: of the
-    Jobs replicas, as this process sees them."""
+    """`signer` is set where the ingress itself serves the store's files. `cors_origins`: of pages that may call it. `*`
+    for all. `wall_clock`: Unix seconds. `liveness`: of the Jobs replicas, as this process sees them."""
 
     catalog: Catalog
     acceptance: Acceptance
@@ -66,6 +66,7 @@ class Services:
     signer: UrlSigner | None = None
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES
+    cors_origins: tuple[str, ...] = ()
     job_defaults: JobPolicyDefaults = field(default_factory=JobPolicyDefaults)
     wall_clock: Callable[[], float] = time.time
     liveness: Liveness = field(default_factory=lambda: Liveness(JobsSettings().dead_after_s, time.monotonic))

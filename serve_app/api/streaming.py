@@ -19,8 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from serve_app import logs
 from serve_app.api.errors import error_fields
+from serve_app.api.levelled import LevelledStream
 from serve_app.api.services import services_of
-from serve_app.api.speaking import speech_headers
+from serve_app.api.speaking import loudness_header, speech_headers
 from serve_app.audio import Encoder, Encoding
 from serve_app.domain import FRAMES_PER_S, SAMPLE_RATE_HZ, Pcm, SpeechRequest
 from serve_app.errors import EngineError, ServiceError
@@ -29,7 +30,7 @@ from serve_app.speech_stream import SpeechStream
 __all__ = ["LIVE_HEADERS", "JsonLines", "StreamForm", "streamed"]
 
 StreamForm = Literal["audio", "sse"]
-JsonLines = Callable[[AsyncIterator[bytes], SpeechStream], AsyncIterator[str]]
+JsonLines = Callable[[AsyncIterator[bytes], SpeechStream | LevelledStream], AsyncIterator[str]]
 """What a dialect makes of the pieces of the file and of what is known of the units so far."""
 
 LIVE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -42,14 +43,18 @@ async def streamed(
     encoding: Encoding,
     form: StreamForm | JsonLines,
     headers: Mapping[str, str],
+    lufs: float | None = None,
 ) -> StreamingResponse:
-    """The answer, once there is something to hear. Raises as `Speaker.stream` and the stream of its first unit."""
-    stream = await services_of(request).speaker.stream(accepted)
+    """The answer, once there is something to hear. `lufs`: how loud it is to be, by its first second. Raises as
+    `Speaker.stream` and the stream of its first unit."""
+    stream = await _stream(request, accepted, lufs)
     try:
         file = _File(stream, Encoder(encoding))
         await file.take(await anext(stream))
         logs.event("first_audio", units=stream.units, audio_s=file.audio_s)
-        spoken = speech_headers(accepted.model, accepted.seed, draft=stream.draft)
+        spoken = speech_headers(accepted, draft=stream.draft)
+        if isinstance(stream, LevelledStream) and stream.gain is not None:
+            spoken |= loudness_header(stream.gain, estimated=True)
         content_type = encoding.content_type
         body: AsyncIterator[Any] = _audio(file)
         if form == "sse":
@@ -60,6 +65,11 @@ async def streamed(
     except BaseException:
         await stream.close()
         raise
+
+
+async def _stream(request: Request, accepted: SpeechRequest, lufs: float | None) -> SpeechStream | LevelledStream:
+    stream = await services_of(request).speaker.stream(accepted)
+    return stream if lufs is None else LevelledStream(stream, lufs)
 
 
 class _Streamed(StreamingResponse):
@@ -81,7 +91,7 @@ class _Streamed(StreamingResponse):
 class _File:
     """The bytes of a stream's file, each as soon as it is known. `over`: nothing more comes of it."""
 
-    def __init__(self, stream: SpeechStream, encoder: Encoder) -> None:
+    def __init__(self, stream: SpeechStream | LevelledStream, encoder: Encoder) -> None:
         self.stream = stream
         self.samples = 0
         self.over = False

@@ -6,6 +6,7 @@ All that can be refused is refused before the key is held, so a refused request 
 promised is in the store before the client hears of it.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from uuid_utils import uuid7
 
 from serve_app import logs
 from serve_app.api.errors import request_id_of
+from serve_app.api.fields import TextOptions
 from serve_app.api.job_forms import UrlOf
 from serve_app.api.policy import JobPolicy
 from serve_app.api.services import Services, services_of, tenant_of
@@ -44,6 +46,7 @@ class JobOrder:
     voice: str | None
     voice_field: str
     parameters: Parameters
+    text_options: TextOptions
     policy: JobPolicy
     dialect: str
     cache: bool = True
@@ -110,7 +113,7 @@ def url_of(request: Request) -> UrlOf:
 
 async def _accepted(request: Request, order: JobOrder, ref: JobRef, body_sha256: str | None = None) -> JobRequest:
     services, policy, voice = services_of(request), order.policy, order.voice
-    services.acceptance.check(order.text, order.text_field, order.model, order.parameters, job=True)
+    await asyncio.to_thread(services.acceptance.check, order.text, order.text_field, order.model, order.parameters)
     if voice is not None and order.voice_urls and "://" in voice:
         voice = await imported_voice(request, voice, order.voice_field)
     speech = await services.acceptance.accept(
@@ -123,6 +126,7 @@ async def _accepted(request: Request, order: JobOrder, ref: JobRef, body_sha256:
         tenant=ref.tenant,
         request_id=request_id_of(request),
         job_id=ref.job_id,
+        **order.text_options,
     )
     return JobRequest(
         tenant=ref.tenant,
@@ -131,7 +135,7 @@ async def _accepted(request: Request, order: JobOrder, ref: JobRef, body_sha256:
         dialect=order.dialect,
         speech=speech,
         worker_output=order.worker_output,
-        audio_s=estimated_audio_s(speech.text, speech.speed),
+        audio_s=await asyncio.to_thread(estimated_audio_s, speech.text, speech.speed),
         low_priority=policy.low_priority,
         execution_timeout_s=policy.execution_timeout_s,
         ttl_s=policy.ttl_s,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app import logs
 from serve_app.api.errors import problem
-from serve_app.api.fields import ParameterFields
+from serve_app.api.fields import ParameterFields, TextFields
 from serve_app.api.job_forms import NO_TIMINGS, reason_of, speech_output
 from serve_app.api.services import services_of, tenant_of
 from serve_app.api.voices import parsed_language, shown_url, slowly, voice_answer
@@ -49,8 +49,9 @@ class Input(BaseModel):
     endpoint: str | None = None
 
 
-class SpeechInput(Input, ParameterFields):
-    """Speech in both forms of the old worker. Ours: `model`, `cache`, and the parameters but `speed` and `seed`."""
+class SpeechInput(Input, ParameterFields, TextFields):
+    """Speech in both forms of the old worker. Ours: `model`, `cache`, the fields of the text, and the parameters but
+    `speed` and `seed`."""
 
     text: str
     local_voice: str | None = None
@@ -119,7 +120,7 @@ async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any
     audio = await _bytes(request, "voice_file", body.voice_file, body.voice_file_url, services.limits.voice_bytes)
     if audio is None:
         raise InvalidRequest("input.voice_file is missing: send the reference audio as base64, or its voice_file_url")
-    text = await _bytes(request, "text_file", body.text_file, body.text_file_url, services.limits.text_chars)
+    text = await _bytes(request, "text_file", body.text_file, body.text_file_url, services.limits.max_text_chars)
     names = Fields("input.voice_file", "input.text_file")
     upload = Upload(audio, _utf8(text or b""), language, source=shown_url(body.voice_file_url) or "upload", names=names)
     voice = await slowly(services.library.create, tenant_of(request), name, upload)

@@ -19,7 +19,8 @@ from av.audio.stream import AudioStream
 from serve_app.audio.formats import AudioFormat, Encoding
 from serve_app.audio.mp3_info import more_padding, silence_needed
 from serve_app.audio.resampling import SCALE, Int16, Resampler
-from serve_app.domain import Pcm
+from serve_app.domain import SAMPLE_RATE_HZ, Pcm
+from serve_app.errors import UnsupportedFormat
 
 __all__ = ["Encoder", "encode", "read_wav", "to_int16"]
 
@@ -27,6 +28,12 @@ FULL_SCALE = 32767
 BYTES_PER_SAMPLE = 2
 UNKNOWN_BYTES = 0xFFFF_FFFF
 """In a WAV header: the sizes are not known, read to the end."""
+MOST_WAV_BYTES = 0xFFFF_FFFF - 37
+"""Of samples: more has no place in the header of a whole WAV."""
+HEAD_BYTES = 1024
+"""Of an mp3: its Info header lies there."""
+PIECE_SAMPLES = 60 * SAMPLE_RATE_HZ
+"""Long audio is encoded in such pieces, so that it is not there several times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +65,28 @@ def encode(audio: Pcm, encoding: Encoding | str) -> bytes:
     round(n * rate / 24000). But an aac is up to two frames of 1,024 longer: ADTS has no place to say what is padding.
     Raises UnsupportedFormat for a name that is none, ValueError for audio that is empty or not finite.
     """
-    encoder = Encoder(Encoding.of(encoding) if isinstance(encoding, str) else encoding, whole=True)
-    return encoder.add(audio) + encoder.finish()
+    file = io.BytesIO()
+    encoder = Encoder(Encoding.of(encoding) if isinstance(encoding, str) else encoding, file)
+    for start in range(0, max(1, len(audio)), PIECE_SAMPLES):
+        encoder.add(audio[start : start + PIECE_SAMPLES])
+    encoder.finish()
+    return file.getvalue()
 
 
 class Encoder:
     """One file, byte by byte as its audio comes. Not for several threads at once.
 
-    Streamed, a WAV has the sizes 0xFFFFFFFF, and an mp3 is up to three frames longer when decoded. `whole`: nothing is
-    given before the end, and the header is right.
+    Streamed, a WAV has the sizes 0xFFFFFFFF, and an mp3 is up to three frames longer when decoded. `whole`: a file at
+    its beginning, which can be read, written and sought; all bytes go there, none are given, and the header is right.
     """
 
-    def __init__(self, encoding: Encoding, *, whole: bool = False) -> None:
+    def __init__(self, encoding: Encoding, whole: BinaryIO | None = None) -> None:
         self._resampler = Resampler(encoding.sample_rate_hz)
         self._file: _File = _Coded(encoding, whole) if encoding.format in CODECS else _Plain(encoding, whole)
 
     def add(self, audio: Pcm) -> bytes:
-        """The bytes that are ready. Raises ValueError for audio that is empty or not finite."""
+        """The bytes that are ready. Raises ValueError for audio that is empty or not finite, UnsupportedFormat for more
+        than a whole WAV can have (4 GiB)."""
         return self._file.add(self._resampler.add(to_int16(audio)))
 
     def finish(self) -> bytes:
@@ -104,41 +116,53 @@ def read_wav(data: bytes) -> Pcm:
 class _Plain:
     """Samples as they are: pcm, and wav with its header."""
 
-    def __init__(self, encoding: Encoding, whole: bool) -> None:
+    def __init__(self, encoding: Encoding, whole: BinaryIO | None) -> None:
         self._rate_hz = encoding.sample_rate_hz
         self._whole = whole
-        self._kept: list[bytes] = []
-        self._header = encoding.format == "wav"
+        self._size_bytes = 0
+        self._is_wav = encoding.format == "wav"
+        self._header = b"" if not self._is_wav else _wav_header(self._rate_hz, None if whole is None else 0)
+        if whole is not None:
+            whole.write(self._header)
 
     def add(self, samples: Int16) -> bytes:
-        self._kept.append(samples.tobytes())
-        return b"" if self._whole else self._given()
+        body = samples.tobytes()
+        self._size_bytes += len(body)
+        if self._whole is None:
+            return self._given(body)
+        if self._is_wav and self._size_bytes > MOST_WAV_BYTES:
+            raise UnsupportedFormat(
+                "response_format 'wav' has no place for so much speech (4 GiB): use flac, or a lower sample_rate"
+            )
+        self._whole.write(body)
+        return b""
 
     def finish(self) -> bytes:
-        return self._given()
+        if self._whole is None:
+            return self._given(b"")
+        if self._is_wav:
+            self._whole.seek(0)
+            self._whole.write(_wav_header(self._rate_hz, self._size_bytes))
+        return b""
 
-    def _given(self) -> bytes:
-        body = b"".join(self._kept)
-        self._kept.clear()
-        if not self._header:
-            return body
-        self._header = False
-        return _wav_header(self._rate_hz, len(body) if self._whole else None) + body
+    def _given(self, body: bytes) -> bytes:
+        header, self._header = self._header, b""
+        return header + body
 
 
 class _Coded:
     """What FFmpeg encodes."""
 
-    def __init__(self, encoding: Encoding, whole: bool) -> None:
+    def __init__(self, encoding: Encoding, whole: BinaryIO | None) -> None:
         self._codec = CODECS[encoding.format]
-        self._whole_mp3 = whole and encoding.format == "mp3"
+        self._whole = whole
+        self._whole_mp3 = whole is not None and encoding.format == "mp3"
         self._rate_hz = encoding.sample_rate_hz
         self._samples = 0
-        self._out: io.BytesIO | _Written = io.BytesIO() if whole else _Written()
+        self._written = _Written()
         options = {**WITHOUT_CHANCE, **self._codec.options}
-        self._container = av.open(
-            cast("BinaryIO", self._out), "w", format=self._codec.container, container_options=options
-        )
+        out = cast("BinaryIO", self._written) if whole is None else whole
+        self._container = av.open(out, "w", format=self._codec.container, container_options=options)
         stream = self._container.add_stream(
             self._codec.codec, rate=self._rate_hz, layout="mono", format=self._codec.samples
         )
@@ -154,16 +178,19 @@ class _Coded:
             frame = av.AudioFrame.from_ndarray(values[np.newaxis], format=self._codec.samples, layout="mono")
             frame.sample_rate = self._rate_hz
             self._container.mux(self._stream.encode(frame))
-        return b"" if isinstance(self._out, io.BytesIO) else self._out.taken()
+        return self._written.taken()
 
     def finish(self) -> bytes:
         silence = silence_needed(self._samples, self._rate_hz) if self._whole_mp3 else 0
         self.add(np.zeros(silence, np.int16))
         self._container.mux(self._stream.encode(None))  # the encoder holds the last frames back
         self._container.close()
-        if not isinstance(self._out, io.BytesIO):
-            return self._out.taken()
-        return more_padding(self._out.getvalue(), silence) if silence else self._out.getvalue()
+        if silence and self._whole is not None:
+            self._whole.seek(0)
+            head = more_padding(self._whole.read(HEAD_BYTES), silence)
+            self._whole.seek(0)
+            self._whole.write(head)
+        return self._written.taken()
 
 
 _File = _Plain | _Coded

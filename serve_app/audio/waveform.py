@@ -1,7 +1,7 @@
 """Waveforms joined and stretched. Pure functions."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -10,7 +10,7 @@ import numpy as np
 
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 
-__all__ = ["CrossFader", "cross_fade", "time_stretch"]
+__all__ = ["CrossFader", "cross_fade", "joined", "most_samples", "time_stretch"]
 
 MIN_TEMPO, MAX_TEMPO = 0.5, 2.0
 """Range of one atempo filter: below it refuses, above it leaves samples out instead of blending them."""
@@ -30,10 +30,28 @@ def cross_fade(
     """
     if not waves:
         raise ValueError("waves is empty: there is nothing to join")
-    fader = CrossFader(overlap_s)
     pauses = [0.0] * len(waves) if pauses_s is None else pauses_s
-    joined = [fader.add(wave, pause_s) for wave, pause_s in zip(waves, pauses, strict=True)]
-    return np.concatenate([*joined, fader.finish(tail_s)])
+    return joined(iter(waves), pauses, overlap_s, most_samples(map(len, waves), pauses, tail_s), tail_s)
+
+
+def most_samples(lengths: Iterable[int], pauses_s: Iterable[float], tail_s: float = 0.0) -> int:
+    """How many samples waves of these lengths can have when they are joined."""
+    return sum(lengths) + sum(round(pause_s * SAMPLE_RATE_HZ) for pause_s in (*pauses_s, tail_s))
+
+
+def joined(waves: Iterator[Pcm], pauses_s: Sequence[float], overlap_s: float, samples: int, tail_s: float = 0.0) -> Pcm:
+    """As `cross_fade`, of waves that may be let go one by one: there is never more than the whole and two of them.
+
+    `samples`: as many as they can have (`most_samples`), or more."""
+    fader = CrossFader(overlap_s)
+    whole, end = np.empty(max(0, samples), np.float32), 0  # its pages are taken as they are written
+    for pause_s in pauses_s:
+        piece = fader.add(next(waves), pause_s)
+        whole[end : end + len(piece)] = piece
+        end += len(piece)
+    rest = fader.finish(tail_s)
+    whole[end : end + len(rest)] = rest
+    return whole[: end + len(rest)]
 
 
 class CrossFader:

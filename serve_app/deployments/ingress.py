@@ -77,6 +77,7 @@ class Ingress:
             signer=signer,
             public_url=args.public_url,
             allowed_hosts=args.allowed_hosts,
+            cors_origins=args.cors_origins,
             job_defaults=JobPolicyDefaults(args.jobs.ttl_s, args.jobs.retention_s),
             liveness=Liveness(args.jobs.dead_after_s, time.monotonic),
         )

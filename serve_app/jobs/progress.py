@@ -124,6 +124,10 @@ class KeptProgress:
     def is_suspect(self, unit: Unit) -> bool:
         return unit.index in self._suspects
 
+    def complete(self) -> None:
+        """Hold no more than what is not written yet: of hours of speech there is no room for two."""
+        self._spoken = {}
+
     async def flush(self) -> None:
         """Write what is not written yet."""
         async with self._writing:

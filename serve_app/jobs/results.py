@@ -104,14 +104,17 @@ class Results:
             return None
         return record
 
-    def read(self, speech: SpeechRequest) -> tuple[ResultRecord, bytes] | None:
-        """What was spoken for an equal request, with its audio, for one who needs it now and names nothing."""
+    def read(self, speech: SpeechRequest, most_bytes: int) -> tuple[ResultRecord, bytes] | None:
+        """What was spoken for an equal request, with its audio, for one who needs it now and names nothing. None, too,
+        where that is over `most_bytes`: it would be in memory as a whole."""
         if speech.model_version is None:
             return None
         try:
             key = keys.result(speech.tenant, digest(speech, speech.model_version))
             record = ResultRecord.model_validate_json(self._store.get(key).body)
-            return None if self._is_nearly_removed(record) else (record, self._store.get(record.audio.key).body)
+            if self._is_nearly_removed(record) or record.audio.size_bytes > most_bytes:
+                return None
+            return record, self._store.get(record.audio.key).body
         except ObjectNotFound:
             return None
         except (ObjectCorrupt, ValueError) as error:

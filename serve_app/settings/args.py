@@ -1,7 +1,7 @@
 """`args` of deploy.yaml."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,14 +23,15 @@ class AliasSettings(Strict):
 class LimitSettings(Strict):
     """What one request may ask for."""
 
-    text_chars: int = Field(40_000, ge=1, description="of a job; 45 minutes of speech, held in memory as a whole")
-    speech_chars: int = Field(10_000, ge=1, description="of a synchronous call, which the ingress assembles")
+    max_text_chars: int = Field(200_000, ge=1, description="of a job or a call; 3.7 hours of speech")
     body_bytes: int = Field(48 * MIB, ge=1024)
     voice_bytes: int = Field(30 * MIB, ge=1024)
     url_expiry_s: int = Field(3600, ge=1, le=604_800, description="seven days is the most that S3 signs for")
     max_wait_s: float = Field(300.0, gt=0, description="longest that /runsync waits")
 
 
+ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[^/?#\s]+)$"
+"""As a browser writes it: scheme, host and port, without a slash at its end."""
 LOOPBACK_NAMES = ("127.0.0.1", "::1", "localhost")
 
 
@@ -52,6 +53,9 @@ class BuildArgs(Strict):
         "tiny.en", min_length=1, description="of recordings without a text: a faster-whisper model by name or path"
     )
     allowed_hosts: tuple[str, ...] = Field(LOOPBACK_NAMES, description="names that clients call it by; `*` for any")
+    cors_origins: tuple[Annotated[str, Field(pattern=ORIGIN)], ...] = Field(
+        (), description="pages that may call it from elsewhere, as browsers name them; `*` for any"
+    )
     public_url: str | None = Field(None, description="what clients call this service; default: the request's Host")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

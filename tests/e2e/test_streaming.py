@@ -25,7 +25,7 @@ def service(tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("streaming"), free_port()
     config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
     one = {"engine": "preview", "autoscaling": {"min_replicas": 1, "max_replicas": 1}}
-    limits = {"speech_chars": len(LONG_TEXT), "text_chars": len(LONG_TEXT)}
+    limits = {"max_text_chars": len(LONG_TEXT)}
     config["applications"][0]["args"] |= {"models": [one], "limits": limits}
     (folder / "deploy.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "serve_app.launcher", str(folder / "deploy.yaml"), "--port", str(port)]

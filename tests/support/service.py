@@ -1,7 +1,7 @@
 """The whole service in one process: a memory store, fake engines, the real everything else. No Ray, no sockets."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -78,6 +78,9 @@ class LocalService:
     wall_clock: Callable[[], float] = time.time
     store: ObjectStore | None = None
     job_defaults: JobPolicyDefaults = field(default_factory=JobPolicyDefaults)
+    cors_origins: tuple[str, ...] = ()
+    model_aliases: Mapping[str, str] = field(default_factory=lambda: {"tts-1": "default"})
+    voice_aliases: Mapping[str, str] = field(default_factory=lambda: {"alloy": "default"})
     told: bool = True  # False: what is accepted waits until `run_jobs`
 
     def __post_init__(self) -> None:
@@ -94,8 +97,8 @@ class LocalService:
         )
         catalog = Catalog(
             [_model("preview", "heart", draft=True), _model("f5", "nature", draft=False)],
-            model_aliases={"tts-1": "default"},
-            voice_aliases={"alloy": "default"},
+            model_aliases=self.model_aliases,
+            voice_aliases=self.voice_aliases,
         )
         self.runner = JobRunner(
             self.store,
@@ -120,6 +123,7 @@ class LocalService:
             results=Results(self.store, self.wall_clock),
             lexicons=lexicons,
             signer=self.signer,
+            cors_origins=self.cors_origins,
             job_defaults=self.job_defaults,
             wall_clock=self.wall_clock,
         )

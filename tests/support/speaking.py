@@ -84,6 +84,7 @@ class Kept:
         self.gate = asyncio.Event()
         self.gate.set()
         self.keeping = 0
+        self.completed = 0
 
     async def planned(self, units: Sequence[Unit]) -> Mapping[int, SpokenUnit]:
         self.plan += units
@@ -102,6 +103,9 @@ class Kept:
 
     def is_suspect(self, unit: Unit) -> bool:
         return unit.index in self.suspects
+
+    def complete(self) -> None:
+        self.completed += 1
 
 
 def speaker_and_replica(engine: FakeEngine, overlap_s: float = 0.02) -> tuple[Speaker, SynthesisService]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serve_app.api.elevenlabs_forms import OUTPUT_FORMATS
-from serve_app.audio import Encoder, Encoding, decode
+from serve_app.audio import Encoder, Encoding, decode, encode
 from serve_app.settings import LimitSettings
 from tests.support.service import LocalService
 
@@ -69,8 +69,8 @@ async def test_a_format_is_what_its_name_says(service, name):
     audio = np.frombuffer(pcm, "<i2").astype(np.float32) / 32767
     for form, whole in (("", True), ("/stream", False)):
         answer = await spoken(service, form, f"?output_format={name}", text="Hello there.")
-        encoder = Encoder(encoding, whole=whole)
-        assert answer.content == encoder.add(audio) + encoder.finish()
+        encoder = Encoder(encoding)
+        assert answer.content == (encode(audio, encoding) if whole else encoder.add(audio) + encoder.finish())
         assert answer.headers["content-type"] == encoding.content_type
 
 
@@ -179,7 +179,7 @@ async def test_answers_have_their_headers(service, form):
 )
 async def test_bad_input_is_refused_with_the_field_the_value_and_the_remedy(form, body, query, status, code, words):
     """In their envelope, with our four fields, before anything is spoken."""
-    service = LocalService(limits=LimitSettings(speech_chars=200))
+    service = LocalService(limits=LimitSettings(max_text_chars=200))
     content = json.dumps({"text": "Hi."} | body)
     headers = {"content-type": "application/json"}
     answer = await service.client.post(f"{SPEECH}{form}{query}", content=content, headers=headers)
@@ -225,7 +225,7 @@ async def test_models_have_two_forms(service):
     assert [model["model_id"] for model in theirs] == ["preview", "f5", "tts-1"]
     assert {model["can_do_text_to_speech"] for model in theirs} == {True}
     assert theirs[0]["languages"] == [{"language_id": "en", "name": "en"}]
-    assert theirs[0]["maximum_text_length_per_request"] == service.limits.speech_chars
+    assert theirs[0]["maximum_text_length_per_request"] == service.limits.max_text_chars
     assert "draft" in theirs[0]["description"]
     assert "an alias of f5" in theirs[2]["description"]
     ours = (await service.client.get("/v1/models")).json()

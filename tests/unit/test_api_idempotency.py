@@ -183,7 +183,7 @@ async def test_a_known_job_is_answered_though_it_would_be_refused_by_now(path):
     """A limit was lowered since: the key's answer stays what it was, and another text of that length is refused."""
     service = LocalService()
     first = await send(service, path)
-    later = LocalService(store=service.store, limits=LimitSettings(text_chars=10))
+    later = LocalService(store=service.store, limits=LimitSettings(max_text_chars=10))
     assert (await send(later, path)).json()["id"] == first.json()["id"]
     assert (await send(later, path, "order-2")).status_code == 413
 

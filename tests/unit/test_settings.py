@@ -28,7 +28,7 @@ S3 = {
         ({"models": [{"engine": "f5", "nfe_steps": 0}]}, "nfe_steps"),
         ({"jobs": {"heartbeat_s": 5, "dead_after_s": 10}}, "dead_after_s"),
         ({"ingress": {"autoscaling": {"min_replicas": 3, "max_replicas": 2}}}, "max_replicas"),
-        ({"limits": {"text_chars": "many"}}, "text_chars"),
+        ({"limits": {"max_text_chars": "many"}}, "max_text_chars"),
         ({"aliases": {"models": {"tts-1": 5}}}, "tts-1"),
     ],
 )

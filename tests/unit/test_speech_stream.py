@@ -188,3 +188,15 @@ async def test_the_version_is_that_of_what_is_heard_first():
             return await super().synthesize(unit)
 
     assert await heard(await streamed(Late(unit_0=[2], unit_1=[1, 2], unit_2=[2]), 3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("makers", "told"), [({}, "m 1"), ({3: "m 1 float16"}, ""), ({0: "m 1 a", 1: "m 1 b"}, "")])
+async def test_a_stream_says_what_made_it(makers: dict[int, str], told: str):
+    """As `Speech` does: nothing where the units' precision or device disagree."""
+    synthesizer = Synthesizer()
+    synthesizer.gate.set()
+    synthesizer.makers = makers
+    stream = await streamed(synthesizer, 5)
+    assert [wave async for wave in stream]
+    assert stream.made_by == told
+    assert (await speaker(synthesizer).speak(request(5))).made_by == told
