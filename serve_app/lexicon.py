@@ -11,6 +11,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from threading import Lock
 
 from cachetools import TTLCache
 
@@ -139,26 +140,30 @@ class Lexicons:
     def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._seen: TTLCache[str, Lexicon] = TTLCache(maxsize=1000, ttl=CACHED_S, timer=clock)
+        self._lock = Lock()  # of `_seen`, which threads share; never held while the store is asked
 
     def get(self, tenant: str) -> Lexicon:
         """As it was at most 5 s ago; () where the tenant has stored none."""
-        seen = self._seen.get(tenant)
-        if seen is None:
-            seen = self._seen[tenant] = self._read(tenant)
-        return seen
+        with self._lock:
+            seen: Lexicon | None = self._seen.get(tenant)
+        return self._remembered(tenant, self._read(tenant)) if seen is None else seen
 
     def put(self, tenant: str, entries: Mapping[str, str]) -> Lexicon:
         """In place of what was there. Raises InvalidRequest. Other processes see it within 5 s."""
         lexicon = checked(entries, field="entries", limit=MAX_TENANT_ENTRIES)
         body = json.dumps({"schema_version": SCHEMA_VERSION, "entries": dict(lexicon)}, ensure_ascii=False)
         self._store.put(keys.lexicon(tenant), body.encode(), content_type="application/json")
-        self._seen[tenant] = lexicon
-        return lexicon
+        return self._remembered(tenant, lexicon)
 
     def delete(self, tenant: str) -> None:
         """Nothing happens where there is none."""
         self._store.delete(keys.lexicon(tenant))
-        self._seen[tenant] = ()
+        self._remembered(tenant, ())
+
+    def _remembered(self, tenant: str, lexicon: Lexicon) -> Lexicon:
+        with self._lock:
+            self._seen[tenant] = lexicon
+        return lexicon
 
     def _read(self, tenant: str) -> Lexicon:
         key = keys.lexicon(tenant)
