@@ -7,11 +7,11 @@ The functions are pure. `Lexicons` blocks on the store: async callers run it in 
 
 import json
 import re
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from threading import Lock
 
 from cachetools import TTLCache
 
@@ -37,7 +37,6 @@ MAX_REQUEST_ENTRIES = 100
 MAX_TENANT_ENTRIES = 1000
 MAX_CHARS = 100
 CACHED_S = 5.0
-TENANTS = 1000
 SCHEMA_VERSION = 1
 
 # Scripts that set no space between words: a word may begin and end anywhere.
@@ -155,28 +154,28 @@ class Lexicons:
 
     def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._seen: TTLCache[str, Lexicon] = TTLCache(TENANTS, CACHED_S, clock)
+        self._seen: TTLCache[str, Lexicon] = TTLCache(maxsize=1000, ttl=CACHED_S, timer=clock)
+        self._lock = Lock()  # of `_seen`, which threads share; never held while the store is asked
 
     def get(self, tenant: str) -> Lexicon:
         """As it was at most 5 s ago; () where the tenant has stored none."""
         with self._lock:
-            seen = self._seen.get(tenant)
-        return self._keep(tenant, self._read(tenant)) if seen is None else seen
+            seen: Lexicon | None = self._seen.get(tenant)
+        return self._remembered(tenant, self._read(tenant)) if seen is None else seen
 
     def put(self, tenant: str, entries: Mapping[str, str]) -> Lexicon:
         """In place of what was there. Raises InvalidRequest. Other processes see it within 5 s."""
         lexicon = checked(entries, field="entries", limit=MAX_TENANT_ENTRIES)
         body = json.dumps({"schema_version": SCHEMA_VERSION, "entries": dict(lexicon)}, ensure_ascii=False)
         self._store.put(keys.lexicon(tenant), body.encode(), content_type="application/json")
-        return self._keep(tenant, lexicon)
+        return self._remembered(tenant, lexicon)
 
     def delete(self, tenant: str) -> None:
         """Nothing happens where there is none."""
         self._store.delete(keys.lexicon(tenant))
-        self._keep(tenant, ())
+        self._remembered(tenant, ())
 
-    def _keep(self, tenant: str, lexicon: Lexicon) -> Lexicon:
+    def _remembered(self, tenant: str, lexicon: Lexicon) -> Lexicon:
         with self._lock:
             self._seen[tenant] = lexicon
         return lexicon

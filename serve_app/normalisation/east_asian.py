@@ -84,12 +84,14 @@ def _read_short(piece: str, language: GrammarLanguage) -> str:
 
 
 def _short(piece: str) -> list[str]:
-    """`piece` in parts of about MAX_PIECE characters, never divided at a digit."""
+    """`piece` in parts of MAX_PIECE to twice as many characters, divided between letters, or else behind what is no
+    digit, or else anywhere."""
     parts, start = [], 0
-    while len(piece) - start > MAX_PIECE:
-        cut = start + MAX_PIECE
-        while cut < len(piece) and not (piece[cut - 1].isalpha() and piece[cut].isalpha()):
-            cut += 1
+    while len(piece) - start > 2 * MAX_PIECE:
+        places = range(start + MAX_PIECE, start + 2 * MAX_PIECE)
+        between_letters = (at for at in places if piece[at - 1].isalpha() and piece[at].isalpha())
+        behind_no_digit = (at for at in places if not piece[at - 1].isdecimal())
+        cut = next(between_letters, None) or next(behind_no_digit, places.stop)
         parts.append(piece[start:cut])
         start = cut
     return [*parts, piece[start:]]

@@ -85,7 +85,7 @@ _MEASURE = re.compile(rf"(?<![\w$£€¥^])({NUMBER})(?: |-(?!s\b|m\b))?({UNIT})
 _PERCENT = re.compile(rf"({NUMBER}) ?([%‰])")
 _DEGREES = re.compile(rf"({NUMBER}) ?(?:°|º) ?([CF])?(?![A-Za-z])")
 _SIGN_DEGREES = re.compile(rf"({NUMBER}) ?([℃℉])")
-_FEET_AND_INCHES = re.compile(r"(?<![\w'])([0-9]{1,2})['′] ?([0-9]{1,2})(?:\"|″|'')")
+_FEET_AND_INCHES = re.compile(r"(?<![\w'])([0-9]{1,2})['′] ?([0-9]|1[01])(?:\"|″|''|(?![\w.,'’]))")
 _FEET_IN = re.compile(r"(?<=[0-9] ft )([0-9]{1,2}) in\b")
 _DEGREE_RANGE = re.compile(rf"({NUMBER})°(?= to [0-9.]+ ?°)")
 

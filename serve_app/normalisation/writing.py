@@ -10,7 +10,8 @@ from serve_app.normalisation.languages import Languages, TextLanguages
 __all__ = ["normalisers", "written_out", "written_out_parts"]
 
 # What a language may change behind. An abbreviation's stop is one, too: its parts are of one language, and joined.
-_SENTENCE_END = re.compile("[.!?…]+[\"'”’»)\\]]*[ \n]+|[。｡！？]+[”’」』）]*[ \n]*|\n+")
+# The look-behind keeps a long run of stops from being scanned again from each of them.
+_SENTENCE_END = re.compile("(?<![.!?…])[.!?…]++[\"'”’»)\\]]*+[ \n]+|(?<![。｡！？])[。｡！？]++[”’」』）]*+[ \n]*|\n+")
 
 
 def written_out(text: str, language: str | None = None, languages: Sequence[str] = ()) -> str:
