@@ -11,10 +11,12 @@ Real Ray Serve with its Python proxy, one ingress replica and a directory. What 
 import argparse
 import math
 import os
+import signal
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -33,7 +35,7 @@ from serve_app.engine.protocol import Engine, EngineInput, speak
 from serve_app.planning import PREVIEW_LIMITS, plan
 from tests.support.sentences import SENTENCES
 
-__all__ = ["FULL", "SHORT", "Sizes", "body_of", "in_process", "in_turns", "main", "text_of", "units_of"]
+__all__ = ["FULL", "SHORT", "Sizes", "body_of", "in_process", "in_turns", "main", "tables", "text_of", "units_of"]
 
 SHORT_TEXT = "The juice of lemons makes fine punch."
 CLIENTS = 8
@@ -80,14 +82,20 @@ def units_of(text: str) -> tuple[Unit, ...]:
 
 def main(sizes: Sizes = FULL) -> str:
     """The tables in Markdown."""
-    head = (
+    return "\n\n".join(tables(sizes))
+
+
+def tables(sizes: Sizes) -> Iterator[str]:
+    """Each as soon as it is measured."""
+    yield (
         f"{os.cpu_count()} cores, Ray {version('ray')}, one ingress replica, Serve's Python proxy; the simulated "
         f"engine sleeps for {RTF} x the audio"
     )
-    return "\n\n".join([head, *_with_preview(sizes), *_simulated(sizes)])
+    yield from _with_preview(sizes)
+    yield from _simulated(sizes)
 
 
-def _with_preview(sizes: Sizes) -> list[str]:
+def _with_preview(sizes: Sizes) -> Iterator[str]:
     """With deploy.yaml's own numbers for the model, but one replica."""
     with (
         tempfile.TemporaryDirectory(prefix="b") as name,
@@ -99,25 +107,21 @@ def _with_preview(sizes: Sizes) -> list[str]:
     ):
         engine = PreviewEngine()
         engine.warm_up()
-        return [
-            _at_one_stream(service.url, plain, engine, sizes),
-            _saturated(service.url, plain, engine, sizes),
-            _first_audio("preview", service.url, plain, sizes),
-        ]
+        yield _at_one_stream(service.url, plain, engine, sizes)
+        yield _saturated(service.url, plain, engine, sizes)
+        yield _first_audio("preview", service.url, plain, sizes)
 
 
-def _simulated(sizes: Sizes) -> list[str]:
+def _simulated(sizes: Sizes) -> Iterator[str]:
     with (
         tempfile.TemporaryDirectory(prefix="b") as name,
         new_store("directory", Path(name)) as kept,
         serving(Path(name), kept.variables, also={MANY: REPLICAS}) as service,
     ):
         with plain_server("simulated") as plain:
-            tables = [
-                _first_audio("simulated", service.url, plain, sizes),
-                _by_replicas(service.url, plain, max(1, sizes.rounds // 2)),
-            ]
-        listeners = open_listeners(
+            yield _first_audio("simulated", service.url, plain, sizes)
+            yield _by_replicas(service.url, plain, max(1, sizes.rounds // 2))
+        yield open_listeners(
             service,
             body_of(text_of(MINUTE_S / 2), model=MANY),
             body_of(text_of(TEN_MINUTES_S), model=MANY),
@@ -125,7 +129,6 @@ def _simulated(sizes: Sizes) -> list[str]:
             rounds=sizes.listener_rounds,
             waiting=sizes.waiting,
         )
-        return [*tables, listeners]
 
 
 def in_process(engine: Engine, text: str, calls: int) -> Load:
@@ -276,4 +279,7 @@ def _table(caption: str, columns: str, rows: Iterable[Sequence[str]]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="fewer rounds: to see that it works")
-    print(main(SHORT if parser.parse_args().short else FULL))
+    wanted = SHORT if parser.parse_args().short else FULL
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started is ended
+    for table in tables(wanted):
+        print(table, end="\n\n", flush=True)
