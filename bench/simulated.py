@@ -190,20 +190,24 @@ def serving(
     running_jobs: int = 2,
     model_options: Mapping[str, Any] | None = None,
     jobs_options: Mapping[str, Any] | None = None,
+    also: Mapping[str, int] | None = None,
     no_op: bool = False,
 ) -> Iterator[RunningService]:
-    """The service on the store that the variables of `store` name, with fixed numbers of replicas; ready. `no_op`:
+    """The service on the store that the variables of `store` name, with fixed numbers of replicas; ready. `builder`: of
+    this module, or of the one that it names. `also`: more models, by name, and how many replicas each has. `no_op`:
     behind the same proxy, which answers 404 until it is ready too."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "deploy.yaml").read_text())
     application, port = config["applications"][0], free_port()
-    application["import_path"] = f"bench.simulated:{builder}"
+    application["import_path"] = builder if ":" in builder else f"bench.simulated:{builder}"
     small = {"num_cpus": 0, "graceful_shutdown_timeout_s": 11}
     args = application["args"]
     args["models"] = [
         # Two at most at one replica: what waits elsewhere goes to whichever is free first.
-        {"engine": "preview", "autoscaling": fixed(models), "max_ongoing_requests": 2, "max_queued_requests": -1}
+        {"engine": "preview", "max_ongoing_requests": 2, "max_queued_requests": -1}
+        | {"name": name, "autoscaling": fixed(replicas)}
         | small
         | dict(model_options or {})
+        for name, replicas in ({"preview": models} | dict(also or {})).items()
     ]
     args["transcriber"] = None
     args["ingress"] |= {"autoscaling": fixed(1), **small}

@@ -1,49 +1,29 @@
 """Forms batches in front of one engine: callers submit a unit each, the engine gets as many as it can take.
 
-    submit -> waiting -> (the device is free) cut a batch -> one engine call in a thread -> each caller its own
+    submit -> waiting -> (the device is free) order, cut a batch -> one engine call in a thread -> each caller its own
 
 Nothing waits for a batch to fill: a batch is cut the moment the engine is free, from what is waiting then. So an idle
 engine starts at once, and batches grow with the load. What an engine does after its device is free (decoding) ends
-beside the next batch. (Serve's own @serve.batch cuts a batch before
-the engine is free, so under load its batches stay at one.) Knows nothing of voices, texts, Ray or HTTP.
+beside the next batch. (Serve's own @serve.batch cuts a batch before the engine is free, so under load its batches stay
+at one.) Who is next is `batch_order`'s to say. Knows nothing of voices, texts, Ray or HTTP.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 
 from serve_app import logs
+from serve_app.batch_order import Arrival, choose_batch
 from serve_app.domain import Pcm, Unit
-from serve_app.engine.protocol import BatchLimits, Engine, EngineInput
+from serve_app.engine.protocol import Engine, EngineInput
 from serve_app.errors import DeviceLost, EngineError, OutOfMemory, ServiceError, Unavailable
 
-__all__ = ["Batcher", "BatcherStats", "choose_batch"]
-
-
-def choose_batch(frames: Sequence[int], limits: BatchLimits) -> list[int]:
-    """Which waiting units run together; `frames` are their lengths, oldest first. Returns indexes, oldest first.
-
-    The oldest unit is always chosen, even where it alone exceeds `limits`. The others join nearest length first
-    (ties: oldest first), each if the batch then keeps `max_units`, `max_frames` (units times the longest) and
-    `max_length_ratio`. So a unit with k older ones waiting is cut into a batch k batches after the running one at
-    the latest, whatever arrives behind it.
-    """
-    if not frames:
-        return []
-    chosen, shortest, longest = [0], frames[0], frames[0]
-    for index in sorted(range(1, len(frames)), key=lambda index: abs(frames[index] - frames[0])):
-        if len(chosen) >= limits.max_units:
-            break
-        low, high = min(shortest, frames[index]), max(longest, frames[index])
-        if (len(chosen) + 1) * high <= limits.max_frames and high <= limits.max_length_ratio * low:
-            chosen.append(index)
-            shortest, longest = low, high
-    return sorted(chosen)
+__all__ = ["Batcher", "BatcherStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +50,7 @@ class BatcherStats:
 class _Entry:
     item: EngineInput
     frames: int
+    arrival: Arrival
     answer: asyncio.Future[Pcm]
     on_start: Callable[[], None] | None
 
@@ -78,7 +59,7 @@ class Batcher:
     """Runs units on `engine`, one call at a time, in one thread, so that the event loop stays free.
 
     Used from a single event loop. While nothing is submitted there is no task and no timer. `clock` gives
-    seconds and is read in the engine's thread; an `executor` that is passed in is not shut down by `close`.
+    seconds and is read in the engine's thread, too; an `executor` that is passed in is not shut down by `close`.
     `on_call` is told of each engine call the frames of its units, and what they cost with their padding.
     """
 
@@ -140,7 +121,8 @@ class Batcher:
         except Exception as error:
             raise _as_service_error(error, item) from error
         loop = asyncio.get_running_loop()
-        entry = _Entry(item, frames, loop.create_future(), on_start)
+        arrival = Arrival.of(item.unit, self._clock())
+        entry = _Entry(item, frames, arrival, loop.create_future(), on_start)
         self._waiting.append(entry)
         if self._task is None or self._task.done():
             # An empty context: the task outlives this caller and must not log under its request id.
@@ -178,9 +160,11 @@ class Batcher:
                     self._settle(entry, error)
 
     def _cut(self) -> list[_Entry]:
-        """The next batch: the oldest unit, and others that are sampled in the same way, unless one is to be alone."""
+        """The next batch: the first unit, and others that are sampled in the same way, unless one is to be alone."""
         live = [entry for entry in self._waiting if not entry.answer.done()]
         self._counts["abandoned"] += len(self._waiting) - len(live)
+        now_s = self._clock()
+        live.sort(key=lambda entry: entry.arrival.turn(now_s))
         alike = live[:1] + [entry for entry in live[1:] if _may_share(live[0].item.unit, entry.item.unit)]
         batch = [alike[index] for index in choose_batch([entry.frames for entry in alike], self._engine.batch_limits)]
         self._waiting = [entry for entry in live if entry not in batch]

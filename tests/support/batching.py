@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,10 @@ from tests.support.deadline import DEADLINE_S
 __all__ = ["Held", "alone", "item"]
 
 
-def item(text: str, *, seed: int = 0) -> EngineInput:
+def item(text: str, *, seed: int = 0, due_in_s: float | None = None) -> EngineInput:
     """A unit that occupies five frames a character of `text` in the fake engine."""
-    return EngineInput(Unit(0, text, VoiceRef("heart", BUILTIN), 1.0, seed, 5 * len(text), "r1"), None)
+    frames = 5 * len(text)
+    return EngineInput(Unit(0, text, VoiceRef("heart", BUILTIN), 1.0, seed, frames, "r1", due_in_s=due_in_s), None)
 
 
 def alone(text: str, *, seed: int = 0) -> Pcm:
@@ -27,10 +29,15 @@ def alone(text: str, *, seed: int = 0) -> Pcm:
 class Held:
     """A fake engine that is busy with the unit "first" until `release`; what is submitted meanwhile waits."""
 
-    def __init__(self, engine: Callable[..., FakeEngine] = FakeEngine, **options: Any) -> None:
+    def __init__(
+        self,
+        engine: Callable[..., FakeEngine] = FakeEngine,
+        clock: Callable[[], float] = time.monotonic,
+        **options: Any,
+    ) -> None:
         self.gate = threading.Event()
         self.engine = engine(gate=self.gate, **options)
-        self.batcher = Batcher(self.engine)
+        self.batcher = Batcher(self.engine, clock=clock)
         self.tasks: list[asyncio.Task[Pcm]] = []
 
     async def __aenter__(self) -> "Held":
@@ -42,10 +49,10 @@ class Held:
         self.gate.set()
         await self.batcher.close()
 
-    async def submit(self, *texts: str) -> None:
+    async def submit(self, *texts: str, due_in_s: float | None = None) -> None:
         """Submit units in this order; on return they wait in the batcher (or, when it is idle, are about to run)."""
         for text in texts:
-            self.tasks.append(asyncio.create_task(self.batcher.submit(item(text))))
+            self.tasks.append(asyncio.create_task(self.batcher.submit(item(text, due_in_s=due_in_s))))
         await asyncio.sleep(0)
 
     async def running(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app import logs
-from serve_app.batcher import Batcher, BatcherStats, choose_batch
+from serve_app.batcher import Batcher, BatcherStats
 from serve_app.domain import Pcm, Sampling
 from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits, EngineInput
@@ -69,45 +69,7 @@ async def test_the_oldest_unit_is_never_passed_over() -> None:
         assert held.engine.calls[1] == ("b" * 90,)
 
 
-@pytest.mark.parametrize(
-    ("frames", "limits", "expected"),
-    [
-        ([100, 60, 95], BatchLimits(2, 30_000), [0, 2]),  # the nearest length first
-        ([100, 110, 90], BatchLimits(2, 30_000), [0, 1]),  # as near: the older one
-        ([100, 150, 80], BatchLimits(8, 200), [0, 2]),  # a longer one has no room, a shorter one has
-        ([100, 60, 130], BatchLimits(8, 30_000), [0, 2]),  # 60 goes with 100, but no longer with 130
-        ([100, 50, 200], BatchLimits(8, 30_000), [0, 1]),
-    ],
-)
-def test_the_oldest_unit_takes_the_nearest_lengths(frames: list[int], limits: BatchLimits, expected: list[int]) -> None:
-    """Others join nearest length first, each if the batch with it still keeps limits and padding."""
-    assert choose_batch(frames, limits) == expected
-
-
-FRAMES = st.lists(st.integers(1, 3000), max_size=30)
 LIMITS = st.builds(BatchLimits, max_units=st.integers(1, 8), max_frames=st.integers(1, 8000))
-
-
-@given(frames=FRAMES, limits=LIMITS)
-def test_a_chosen_batch_keeps_every_rule(frames: list[int], limits: BatchLimits) -> None:
-    """The oldest is in it, in order, without repetition, within the limits, with under half of it padding."""
-    chosen = choose_batch(frames, limits)
-    assert chosen[:1] == ([0] if frames else [])
-    assert chosen == sorted(set(chosen))
-    lengths = [frames[index] for index in chosen]
-    if len(lengths) > 1:
-        assert len(lengths) <= limits.max_units
-        assert len(lengths) * max(lengths) <= limits.max_frames
-        assert max(lengths) <= 2 * min(lengths)
-        assert 2 * sum(lengths) >= len(lengths) * max(lengths)
-
-
-@given(frames=FRAMES, limits=LIMITS)
-def test_nothing_that_fits_is_left_behind(frames: list[int], limits: BatchLimits) -> None:
-    """A unit of the oldest one's length waits only for want of room."""
-    same = [index for index, length in enumerate(frames) if length == frames[0]]
-    room = min(limits.max_units, limits.max_frames // frames[0]) if frames else 0
-    assert set(same[:room]) <= set(choose_batch(frames, limits))
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=25), limits=LIMITS)
