@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from serve_app import __version__
 from serve_app.api import jobs, native, openai, runpod
+from serve_app.api.document import DocumentedApp
 from serve_app.api.errors import add_error_handlers
 from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
 from serve_app.api.services import Services
@@ -18,7 +19,7 @@ F5-TTS's code is MIT, its published weights are CC-BY-NC (no commercial use)."""
 
 def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     """The ASGI application of one ingress replica. `echo_request_id`: see RequestId."""
-    app = FastAPI(title="F5-TTS speech service", version=__version__, description=DESCRIPTION)
+    app = DocumentedApp(title="F5-TTS speech service", version=__version__, description=DESCRIPTION)
     app.state.services = services
     app.add_middleware(BodyLimit, limit_bytes=services.limits.body_bytes)
     app.add_middleware(HostCheck, allowed=services.allowed_hosts)

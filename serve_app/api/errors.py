@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from serve_app import logs
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 
-__all__ = ["add_error_handlers", "error_fields", "error_response", "problem", "request_id_of"]
+__all__ = ["add_error_handlers", "envelope", "error_fields", "error_response", "problem", "request_id_of"]
 
 RUNPOD_PATHS = ("/run", "/runsync", "/status", "/cancel", "/retry", "/stream", "/purge-queue", "/health", "/v2/")
 CODES = {
@@ -117,8 +117,12 @@ def _fields(request: Request, type_: str, code: str, message: str) -> dict[str, 
 def _answer(
     request: Request, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    fields = _fields(request, type_, code, message)
-    body: dict[str, object] = {"error": fields}
-    if request.url.path.startswith(RUNPOD_PATHS) and request.url.path != "/healthz":
-        body = {"error": fields["message"], **fields}  # its SDK reads `error` as a string
+    body = envelope(request.url.path, _fields(request, type_, code, message))
     return JSONResponse(body, status, dict(headers or {}))
+
+
+def envelope(path: str, fields: Mapping[str, str]) -> dict[str, object]:
+    """The four fields as the dialect has them that is spoken at `path`; the OpenAPI document is made of this, too."""
+    if path.startswith(RUNPOD_PATHS) and path != "/healthz":
+        return {"error": fields["message"], **fields}  # its SDK reads `error` as a string
+    return {"error": fields}

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
-from pydantic import ConfigDict, Field
+from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
+from pydantic import ConfigDict, Field, StrictBool
 
 from serve_app import logs
+from serve_app.api import examples
 from serve_app.api.errors import request_id_of
-from serve_app.api.fields import ParameterFields, VoiceField, name_of
+from serve_app.api.fields import Format, ModelName, ParameterFields, Text, VoiceField, Whole, name_of
+from serve_app.api.queries import known_query
 from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.api.speaking import Spoken, speech_headers, speech_of
 from serve_app.api.streaming import StreamForm, streamed
@@ -39,19 +41,19 @@ class SpeechBody(ParameterFields):
     Unknown fields are refused, so that none is dropped in silence.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": examples.SPEECH})
 
-    input: str
-    model: str | None = None
+    input: Text
+    model: ModelName | None = None
     voice: VoiceField = None
     instructions: str | None = None
-    response_format: str = "mp3"
-    sample_rate: int | None = Field(None, strict=True, description="Hz; 8000 to 48000")
-    bit_rate: int | None = Field(None, strict=True, description="bits a second of mp3, opus and aac")
+    response_format: Format = "mp3"
+    sample_rate: Whole | None = Field(None, description="Hz; 8000 to 48000")
+    bit_rate: Whole | None = Field(None, description="bits a second of mp3, opus and aac")
     stream_format: StreamForm | None = Field(
         None, description="`audio` or `sse`: the file as it is spoken, or events; left out: the whole file at its end"
     )
-    cache: bool = True
+    cache: StrictBool = True
 
     @property
     def voice_name(self) -> str | None:
@@ -140,7 +142,7 @@ def _parameters(defaults: Defaults) -> dict[str, float]:
     return own if defaults.sampling is None else {**asdict(defaults.sampling), **own}
 
 
-@router.get("/v1/audio/voices")
+@router.get("/v1/audio/voices", dependencies=[Depends(known_query)])
 async def voices(
     request: Request, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:

@@ -11,15 +11,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from uuid_utils import uuid7
 
 from serve_app import keys, logs
-from serve_app.api import worker
+from serve_app.api import examples, worker
 from serve_app.api.calls import answer_call, keep_call, shorten_call, stored_call
+from serve_app.api.fields import IdempotencyKey
 from serve_app.api.job_forms import RUNPOD_STATES, reason_of, runpod_form, speech_output
-from serve_app.api.policy import JobPolicy, Object, Url, runpod_policy, ttl_s
+from serve_app.api.policy import JobPolicy, Milliseconds, NotTaken, Policy, Url, runpod_policy, ttl_s
+from serve_app.api.queries import known_query
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
 from serve_app.api.submitting import REPLAYED, JobOrder, Submitted, submit, url_of
 from serve_app.errors import Conflict, InvalidPolicy, JobNotFound, ObjectNotFound, Unavailable
@@ -28,25 +30,24 @@ from serve_app.jobs import JobRef, JobStatus
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["RunPod"])
+router = APIRouter(tags=["RunPod"], dependencies=[Depends(known_query)])
 
 DEFAULT_WAIT_MS = 90_000
 OLD = timedelta(hours=1)
 """Beats that a new ingress does not take for live ones, whatever its clock."""
 
-Ttl = Annotated[str | None, Query(description="milliseconds that the result is kept from the job's end")]
-IdempotencyKey = Annotated[str | None, Header(description="the same key and body: the same job, for a day")]
+Ttl = Annotated[Milliseconds | None, Query(description="milliseconds that the result is kept from the job's end")]
 
 
 class RunBody(BaseModel):
     """Body of /run and /runsync. `webhook`, `policy` and `s3Config` are checked in `policy`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": examples.RUN})
 
-    input: dict[str, Any]
+    input: worker.Payload
     webhook: Url = None
-    policy: Object = None
-    s3Config: Object = None  # noqa: N815 - RunPod's name
+    policy: Policy = None
+    s3Config: NotTaken = None  # noqa: N815 - RunPod's name
 
 
 @router.post("/run")
