@@ -7,7 +7,7 @@ of its path; the codes are in docs/api.md.
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from serve_app.api.errors import envelope
 
@@ -44,12 +44,16 @@ def _tell_errors(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             name = f"{''.join(operation['tags'][0].split())}Error"
-            schemas[name] = _schema(envelope(path, FIELDS))
+            schemas[name] = _schema(envelope(_at(path), FIELDS))
             told = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
             operation["responses"].pop("422", None)
             operation["responses"] |= {
                 status: {"description": what, "content": told} for status, what in RANGES.items()
             }
+
+
+def _at(path: str) -> Request:
+    return Request({"type": "http", "scheme": "http", "path": path, "query_string": b"", "headers": [(b"host", b"_")]})
 
 
 def _schema(example: object) -> dict[str, Any]:

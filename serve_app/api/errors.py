@@ -117,12 +117,13 @@ def _fields(request: Request, type_: str, code: str, message: str) -> dict[str, 
 def _answer(
     request: Request, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    body = envelope(request.url.path, _fields(request, type_, code, message))
+    body = envelope(request, _fields(request, type_, code, message))
     return JSONResponse(body, status, dict(headers or {}))
 
 
-def envelope(path: str, fields: Mapping[str, str]) -> dict[str, object]:
-    """The four fields as the dialect has them that is spoken at `path`; the OpenAPI document is made of this, too."""
+def envelope(request: Request, fields: Mapping[str, str]) -> dict[str, object]:
+    """The four fields as the dialect of `request` has them. The OpenAPI document is made of this, too."""
+    path = request.url.path
     if path.startswith(RUNPOD_PATHS) and path != "/healthz":
         return {"error": fields["message"], **fields}  # its SDK reads `error` as a string
     return {"error": fields}

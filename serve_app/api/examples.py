@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["JOB", "JOB_ID", "RUN", "SPEECH"]
+__all__ = ["JOB", "JOB_ID", "RUN", "SPEECH", "VOICE"]
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 LONG_TEXT = f"{TEXT} It does so every morning, and nobody knows why."
@@ -35,6 +35,23 @@ JOB: list[Any] = [
         "webhook": "https://example.com/spoken",
     },
 ]
+VOICE: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {
+                "example": {
+                    "name": "anna",
+                    "audio_sample": "(the file's bytes)",
+                    "ref_text": "What is said in the recording, word for word.",
+                    "language": "en",
+                    "consent": "Anna agreed on 1 March.",
+                    "labels": '{"accent": "Scottish"}',
+                }
+            }
+        }
+    }
+}
+"""Of a form, as a route's `openapi_extra`."""
 RUN: list[Any] = [
     {"input": {"text": TEXT}},
     {

@@ -18,8 +18,8 @@ from serve_app import logs
 from serve_app.api import examples
 from serve_app.api.fields import IdempotencyKey, ModelName, ParameterFields, Text, VoiceField, name_of
 from serve_app.api.job_forms import event_id, iso_time, native_form, reason_of
+from serve_app.api.known import known_query
 from serve_app.api.policy import Flag, Retention, Seconds, Url, native_policy
-from serve_app.api.queries import known_query
 from serve_app.api.services import services_of, tenant_of
 from serve_app.api.streaming import LIVE_HEADERS
 from serve_app.api.submitting import REPLAYED, JobOrder, submit, url_of

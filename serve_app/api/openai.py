@@ -16,7 +16,7 @@ from serve_app import logs
 from serve_app.api import examples
 from serve_app.api.errors import request_id_of
 from serve_app.api.fields import Format, ModelName, ParameterFields, Text, VoiceField, Whole, name_of
-from serve_app.api.queries import known_query
+from serve_app.api.known import known_form, known_query
 from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.api.speaking import Spoken, speech_headers, speech_of
 from serve_app.api.streaming import StreamForm, streamed
@@ -170,7 +170,7 @@ async def voices(
     return {"voices": ([] if after else builtin) + stored, "next_after": page.next_after}
 
 
-@router.post("/v1/audio/voices", status_code=201)
+@router.post("/v1/audio/voices", status_code=201, openapi_extra=examples.VOICE, dependencies=[Depends(known_form)])
 async def create_voice(
     request: Request,
     name: Annotated[str, Form()],

@@ -20,8 +20,8 @@ from serve_app.api import examples, worker
 from serve_app.api.calls import answer_call, keep_call, shorten_call, stored_call
 from serve_app.api.fields import IdempotencyKey
 from serve_app.api.job_forms import RUNPOD_STATES, reason_of, runpod_form, speech_output
+from serve_app.api.known import known_query
 from serve_app.api.policy import JobPolicy, Milliseconds, NotTaken, Policy, Url, runpod_policy, ttl_s
-from serve_app.api.queries import known_query
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
 from serve_app.api.submitting import REPLAYED, JobOrder, Submitted, submit, url_of
 from serve_app.errors import Conflict, InvalidPolicy, JobNotFound, ObjectNotFound, Unavailable
