@@ -5,7 +5,7 @@ not a ServiceError is logged in full and answered opaquely with the request id.
 """
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from serve_app import logs
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 
-__all__ = ["add_error_handlers", "envelope", "error_fields", "error_response", "problem", "request_id_of"]
+__all__ = ["add_error_handlers", "envelope", "error_fields", "error_response", "problem", "problems", "request_id_of"]
 
 RUNPOD_PATHS = ("/run", "/runsync", "/status", "/cancel", "/retry", "/stream", "/purge-queue", "/health", "/v2/")
 CODES = {
@@ -27,8 +27,9 @@ CODES = {
     416: "range_not_satisfiable",
 }
 """Of what is refused before or beside a ServiceError."""
+MOST_PROBLEMS, SHOWN_CHARS = 5, 80
 _shown = reprlib.Repr()
-_shown.maxstring = _shown.maxother = _shown.maxlong = 80
+_shown.maxstring = _shown.maxother = _shown.maxlong = SHOWN_CHARS
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -65,8 +66,15 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
         sent = request.headers.get("content-type", "")[:80]
         message = f"body: it came with the Content-Type {sent!r}: send Content-Type: application/json"
     else:
-        message = "; ".join(problem(each) for each in error.errors())
+        message = problems(error.errors())
     return _answer(request, 400, InvalidRequest.type, InvalidRequest.code, message)
+
+
+def problems(found: Sequence[Mapping[str, Any]], *, within: str = "", allowed: Iterable[str] = ()) -> str:
+    """All that pydantic has `found`, as `problem` has each; of very much the first."""
+    shown = [problem(each, within=within, allowed=allowed) for each in found[:MOST_PROBLEMS]]
+    rest = len(found) - len(shown)
+    return "; ".join(shown + ([f"and {rest} more"] if rest else []))
 
 
 def problem(found: Mapping[str, Any], *, within: str = "", allowed: Iterable[str] = ()) -> str:
@@ -74,7 +82,7 @@ def problem(found: Mapping[str, Any], *, within: str = "", allowed: Iterable[str
     pydantic was given that alone; `allowed`: the names that it can have."""
     if found["type"] == "json_invalid":
         return f"body: it is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
-    place = [within, *map(str, found["loc"])] if within else [str(part) for part in found["loc"][1:]]
+    place = [str(part)[:SHOWN_CHARS] for part in ((within, *found["loc"]) if within else found["loc"][1:])]
     value = "" if found["type"] == "missing" else f" (got {_shown.repr(found.get('input'))})"
     remedy = f": use some of {', '.join(allowed)}" if allowed and found["type"] == "extra_forbidden" else ""
     return f"{'.'.join(place) or 'body'}: {found['msg']}{value}{remedy}"

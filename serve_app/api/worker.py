@@ -15,7 +15,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError, WithJsonSchema
 
 from serve_app import logs
-from serve_app.api.errors import problem
+from serve_app.api.errors import problems
 from serve_app.api.fields import ModelName, ParameterFields, Text, Whole
 from serve_app.api.job_forms import NO_TIMINGS, reason_of, speech_output
 from serve_app.api.services import services_of, tenant_of
@@ -126,8 +126,7 @@ def parse(model: type[M], payload: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        problems = (problem(each, within="input", allowed=model.model_fields) for each in error.errors())
-        raise InvalidRequest("; ".join(problems)) from error
+        raise InvalidRequest(problems(error.errors(), within="input", allowed=model.model_fields)) from error
 
 
 async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ __all__ = ["Fuzzed", "document", "labels"]
 BASE_URL = "http://127.0.0.1"
 V2 = "/v2/any"
 VOICE, MODEL = "anna", "f5"
+NEW = "berta"
+FILES = {"audio_sample": sample(), "files": [sample()]}
 KNOWN = dict.fromkeys(("model", "model_id"), MODEL) | dict.fromkeys(("voice", "local_voice", "voice_id"), VOICE)
 URLS = {"https://example.com/anna.wav": sample(), "https://example.com/anna.txt": b"Hello there."}
 KEY = "idempotency-key"
@@ -126,8 +128,10 @@ def _known_names(body: dict[str, Any], wrong: list[str]) -> None:
     for name, value in body.items():
         if isinstance(value, dict):
             _known_names(value, wrong)
-        elif name == "audio_sample" and name not in wrong:
-            body[name] = sample()
+        elif name in FILES and name not in wrong:
+            body[name] = FILES[name]
+        elif name == "name" and value == "" and name not in wrong:
+            body[name] = NEW
         elif name in KNOWN and name not in wrong and value is not None:
             body[name] = KNOWN[name]
 

@@ -1,7 +1,7 @@
 """The whole service in one process: a memory store, fake engines, the real everything else. No Ray, no sockets."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -77,6 +77,7 @@ class LocalService:
     wall_clock: Callable[[], float] = time.time
     store: ObjectStore | None = None
     job_defaults: JobPolicyDefaults = field(default_factory=JobPolicyDefaults)
+    model_aliases: Mapping[str, str] = field(default_factory=lambda: {"tts-1": "default"})
     told: bool = True  # False: what is accepted waits until `run_jobs`
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class LocalService:
         )
         catalog = Catalog(
             [_model("preview", "heart", draft=True), _model("f5", "nature", draft=False)],
-            model_aliases={"tts-1": "default"},
+            model_aliases=self.model_aliases,
             voice_aliases={"alloy": "default"},
         )
         self.runner = JobRunner(

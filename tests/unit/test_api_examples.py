@@ -5,9 +5,11 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from serve_app.api.examples import JOB_ID
 from tests.support.fuzzing import URLS, VOICE
+from tests.support.running import ROOT
 from tests.support.service import LocalService
 from tests.support.uploads import sample, upload
 
@@ -18,6 +20,7 @@ BODIES = [
     for method, operation in operations.items()
     for kind, content in operation.get("requestBody", {}).get("content", {}).items()
 ]
+ALIASES = yaml.safe_load((ROOT / "deploy.yaml").read_text())["applications"][0]["args"]["aliases"]["models"]
 PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -47,7 +50,7 @@ def test_every_body_has_an_example(path: str, content: dict[str, Any]):
 @pytest.mark.parametrize(("method", "path", "kind", "content", "example"), EXAMPLES)
 async def test_every_example_is_taken(method: str, path: str, kind: str, content: dict[str, Any], example: Any):
     """With a voice, and a job that has been spoken, in place of those that it names."""
-    service = LocalService(web=dict(URLS))
+    service = LocalService(web=dict(URLS), model_aliases=ALIASES)
     assert (await upload(service, VOICE)).status_code == 201
     spoken = (await service.client.post("/runsync", json={"input": {"text": "It has been spoken."}})).json()
     url = PARAMETER.sub(lambda found: spoken["id"] if found[1] == "job_id" else VOICE, path)

@@ -127,6 +127,17 @@ async def test_a_body_that_is_none(path: str, body: Body, content: bytes):
 
 
 @EACH
+@pytest.mark.parametrize("unknown", [{f"x{at}": at for at in range(1000)}, {"x" * 100_000: 1}], ids=["many", "long"])
+async def test_a_body_of_fields_that_there_are_not(path: str, body: Body, unknown: dict[str, int]):
+    """400 that names the first, and is no book."""
+    sent = body("Hello.")
+    (sent["input"] if isinstance(sent.get("input"), dict) else sent).update(unknown)
+    status, code, message = await answered(LocalService(), path, json.dumps(sent))
+    assert (status, code, len(message) < 2000) == (400, "invalid_request", True)
+    assert next(iter(unknown))[:80] in message
+
+
+@EACH
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded", "x"])
 async def test_a_body_that_says_that_it_is_something_else(path: str, body: Body, kind: str):
     """400 that names the header and what it is to be."""
