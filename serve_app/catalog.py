@@ -3,10 +3,11 @@
 A pure table: knows nothing of HTTP, Ray or the store.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serve_app.errors import ConfigError, ModelNotFound
+from serve_app.near import SHOWN_CHARS, near_names, near_words
 from serve_app.parameters import Defaults
 
 __all__ = ["Catalog", "Model"]
@@ -72,11 +73,17 @@ class Catalog:
             return self._models[name]
         target = self._aliases.get(name)
         if target is None:
+            near = near_words(near_names(name, {*self._models, *self._aliases}))
             raise ModelNotFound(
-                f"model {name!r} is not deployed: use one of {self._names()}, an alias "
+                f"model {name[:SHOWN_CHARS]!r} is not deployed{near}: use one of {self._names()}, an alias "
                 f"({', '.join(sorted(self._aliases)) or 'none'}), or leave `model` out for {self.default.name!r}"
             )
         return self.default if target == DEFAULT else self._models[target]
+
+    @property
+    def voice_aliases(self) -> Collection[str]:
+        """Every alias of a voice."""
+        return self._voice_aliases.keys()
 
     def voice_alias(self, name: str, model: Model) -> str | None:
         """The voice that the alias `name` means for `model`; None if it is no alias."""

@@ -16,6 +16,7 @@ from serve_app.directives import named_voices, without_directives
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
 from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
 from serve_app.lexicon import Lexicon, Lexicons, joined
+from serve_app.near import near_words
 from serve_app.parameters import MAX_SEED, Defaults, Parameters
 from serve_app.planning import has_speech
 from serve_app.runtimes import Runtimes
@@ -154,9 +155,11 @@ class Acceptance:
             alias = self._catalog.voice_alias(name, model)
             if alias is None:
                 built_in = ", ".join(model.builtin_voices)
+                others = {*model.builtin_voices, *self._catalog.voice_aliases}
+                near = await asyncio.to_thread(self._library.near, tenant, name, others)
                 raise VoiceNotFound(
-                    f"{field} {name!r} does not exist: upload it, list the voices with GET /v1/audio/voices, or use "
-                    f"what model {model.name!r} has built in ({built_in})"
+                    f"{field} {name!r} does not exist{near_words(near)}: upload it, list the voices with "
+                    f"GET /v1/audio/voices, or use what model {model.name!r} has built in ({built_in})"
                 ) from error
         return await self._voice(tenant, alias, field, model)
 

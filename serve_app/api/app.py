@@ -5,6 +5,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serve_app import __version__
 from serve_app.api import elevenlabs, elevenlabs_voices, jobs, lexicon, native, openai, runpod
+from serve_app.api.document import DocumentedApp
 from serve_app.api.errors import add_error_handlers
 from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
 from serve_app.api.services import Services
@@ -25,7 +26,7 @@ EXPOSED = (*SPEECH_HEADERS, *REPLAYED, "X-Request-Id", "Retry-After")
 
 def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     """The ASGI application of one ingress replica. `echo_request_id`: see RequestId."""
-    app = FastAPI(title="F5-TTS speech service", version=__version__, description=DESCRIPTION)
+    app = DocumentedApp(title="F5-TTS speech service", version=__version__, description=DESCRIPTION)
     app.state.services = services
     app.add_middleware(BodyLimit, limit_bytes=services.limits.body_bytes)
     if services.cors_origins:  # inside of HostCheck, so that a rebound name is refused whatever its page's origin

@@ -9,6 +9,7 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from pydantic import Field
 
 from serve_app import logs
+from serve_app.api import examples
 from serve_app.api.elevenlabs_forms import Forbidding
 from serve_app.api.services import Services, services_of, tenant_of
 from serve_app.api.voices import LANGUAGE, parsed_labels, parsed_language, recording_of, slowly, voice_answer
@@ -91,7 +92,7 @@ async def search_voices(request: Request, query: Annotated[SearchQuery, Query()]
     return {"voices": page, "has_more": has_more, "total_count": len(found), "next_page_token": token}
 
 
-@router.post("/v1/voices/add")
+@router.post("/v1/voices/add", openapi_extra=examples.ELEVENLABS_VOICE)
 async def add_voice(
     request: Request,
     name: Annotated[str, Form(description="spaces become hyphens in the id; a name that is taken is refused")],

@@ -5,7 +5,7 @@ not a ServiceError is logged in full and answered opaquely with the request id.
 """
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -18,7 +18,16 @@ from starlette.requests import HTTPConnection
 from serve_app import logs
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 
-__all__ = ["add_error_handlers", "error_fields", "error_response", "problem", "request_id_of", "speaks_elevenlabs"]
+__all__ = [
+    "add_error_handlers",
+    "envelope",
+    "error_fields",
+    "error_response",
+    "problem",
+    "problems",
+    "request_id_of",
+    "speaks_elevenlabs",
+]
 
 RUNPOD_PATHS = ("/run", "/runsync", "/status", "/cancel", "/retry", "/stream", "/purge-queue", "/health", "/v2/")
 ELEVENLABS_PATHS = ("/v1/text-to-speech/", "/v1/voices/")
@@ -30,8 +39,9 @@ CODES = {
     416: "range_not_satisfiable",
 }
 """Of what is refused before or beside a ServiceError."""
+MOST_PROBLEMS, SHOWN_CHARS = 5, 80
 _shown = reprlib.Repr()
-_shown.maxstring = _shown.maxother = _shown.maxlong = 80
+_shown.maxstring = _shown.maxother = _shown.maxlong = SHOWN_CHARS
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -77,8 +87,15 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
         sent = request.headers.get("content-type", "")[:80]
         message = f"body: it came with the Content-Type {sent!r}: send Content-Type: application/json"
     else:
-        message = "; ".join(problem(each) for each in error.errors())
+        message = problems(error.errors())
     return _answer(request, 400, InvalidRequest.type, InvalidRequest.code, message)
+
+
+def problems(found: Sequence[Mapping[str, Any]], *, within: str = "", allowed: Iterable[str] = ()) -> str:
+    """All that pydantic has `found`, as `problem` has each; of very much the first."""
+    shown = [problem(each, within=within, allowed=allowed) for each in found[:MOST_PROBLEMS]]
+    rest = len(found) - len(shown)
+    return "; ".join(shown + ([f"and {rest} more"] if rest else []))
 
 
 def problem(found: Mapping[str, Any], *, within: str = "", allowed: Iterable[str] = ()) -> str:
@@ -86,7 +103,7 @@ def problem(found: Mapping[str, Any], *, within: str = "", allowed: Iterable[str
     pydantic was given that alone; `allowed`: the names that it can have."""
     if found["type"] == "json_invalid":
         return f"body: it is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
-    place = [within, *map(str, found["loc"])] if within else [str(part) for part in found["loc"][1:]]
+    place = [str(part)[:SHOWN_CHARS] for part in ((within, *found["loc"]) if within else found["loc"][1:])]
     value = "" if found["type"] == "missing" else f" (got {_shown.repr(found.get('input'))})"
     remedy = f": use some of {', '.join(allowed)}" if allowed and found["type"] == "extra_forbidden" else ""
     return f"{'.'.join(place) or 'body'}: {found['msg']}{value}{remedy}"
@@ -129,10 +146,15 @@ def _fields(request: Request, type_: str, code: str, message: str) -> dict[str, 
 def _answer(
     request: Request, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    fields = _fields(request, type_, code, message)
-    body: dict[str, object] = {"error": fields}
-    if speaks_elevenlabs(request):
-        body = {"detail": {"status": code, **fields}}
-    elif request.url.path.startswith(RUNPOD_PATHS) and request.url.path != "/healthz":
-        body = {"error": fields["message"], **fields}  # its SDK reads `error` as a string
+    body = envelope(request, _fields(request, type_, code, message))
     return JSONResponse(body, status, dict(headers or {}))
+
+
+def envelope(request: Request, fields: Mapping[str, str]) -> dict[str, object]:
+    """The four fields as the dialect of `request` has them. The OpenAPI document is made of this, too."""
+    path = request.url.path
+    if speaks_elevenlabs(request):
+        return {"detail": {"status": fields["code"], **fields}}
+    if path.startswith(RUNPOD_PATHS) and path != "/healthz":
+        return {"error": fields["message"], **fields}  # its SDK reads `error` as a string
+    return {"error": fields}

@@ -10,14 +10,16 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import ConfigDict
+from pydantic import ConfigDict, StrictBool
 
 from serve_app import logs
-from serve_app.api.fields import ParameterFields, TextFields, VoiceField, name_of
+from serve_app.api import examples
+from serve_app.api.fields import IdempotencyKey, ModelName, ParameterFields, Text, TextFields, VoiceField, name_of
 from serve_app.api.job_forms import event_id, iso_time, native_form, reason_of
-from serve_app.api.policy import Flag, Seconds, Url, native_policy
+from serve_app.api.known import known_query
+from serve_app.api.policy import Flag, Retention, Seconds, Url, native_policy
 from serve_app.api.services import services_of, tenant_of
 from serve_app.api.streaming import LIVE_HEADERS
 from serve_app.api.submitting import REPLAYED, JobOrder, submit, url_of
@@ -28,36 +30,32 @@ from serve_app.jobs import JobRef, JobStatus
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(known_query)])
 
 KEEP_ALIVE_S = 10.0
 RECONNECT_MS = 2000
 ENTRY = re.compile(r"[0-9a-f]{12}\.[0-9a-f-]{36}")
-LIST_NAMES = ("state", "after", "limit")
 
 
 class JobBody(ParameterFields, TextFields):
     """A job of ours. The fields of its policy are checked in `policy`; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": examples.JOB})
 
-    input: str
-    model: str | None = None
+    input: Text
+    model: ModelName | None = None
     voice: VoiceField = None
-    cache: bool = True
+    cache: StrictBool = True
     webhook: Url = None
     low_priority: Flag = None
     execution_timeout_s: Seconds = None
     ttl_s: Seconds = None
-    retention_s: Seconds = None
+    retention_s: Retention = None
 
 
 @router.post("/v1/jobs", status_code=202)
 async def create(
-    request: Request,
-    response: Response,
-    body: JobBody,
-    idempotency_key: Annotated[str | None, Header(description="the same key and body: the same job, for a day")] = None,
+    request: Request, response: Response, body: JobBody, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
     """Accept a job; it is durable when this answers."""
     logs.event("received", dialect="native", endpoint="jobs.create")
@@ -97,8 +95,6 @@ async def listed(
 ) -> dict[str, Any]:
     """Jobs, the newest first; `next_after` is null at the end, and a page may be empty before it."""
     logs.event("received", dialect="native", endpoint="jobs.list")
-    if unknown := set(request.query_params) - {*LIST_NAMES}:
-        raise InvalidRequest(f"{min(unknown)[:60]!r} is no parameter of this list: use some of {', '.join(LIST_NAMES)}")
     if after and not ENTRY.fullmatch(after):
         raise InvalidRequest(f"after is {after[:60]!r}: send next_after of the page before, or leave it out")
     page = await services_of(request).jobs.page(tenant_of(request), state, after=after, limit=limit)

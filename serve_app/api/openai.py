@@ -9,13 +9,26 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
-from pydantic import ConfigDict, Field
+from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
+from pydantic import ConfigDict, Field, StrictBool
 
 from serve_app import logs
+from serve_app.api import examples
 from serve_app.api.elevenlabs import listed_models
 from serve_app.api.errors import request_id_of, speaks_elevenlabs
-from serve_app.api.fields import ParameterFields, TextFields, VoiceField, checked_loudness, name_of
+from serve_app.api.fields import (
+    Format,
+    Loudness,
+    ModelName,
+    ParameterFields,
+    Text,
+    TextFields,
+    VoiceField,
+    Whole,
+    checked_loudness,
+    name_of,
+)
+from serve_app.api.known import known_form, known_query
 from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.api.streaming import StreamForm, streamed
 from serve_app.api.voices import parsed_labels, parsed_language, slowly, voice_answer
@@ -41,23 +54,25 @@ class SpeechBody(ParameterFields, TextFields):
     Unknown fields are refused, so that none is dropped in silence.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": examples.SPEECH})
 
-    input: str
-    model: str | None = None
+    input: Text
+    model: ModelName | None = None
     voice: VoiceField = None
     instructions: str | None = None
-    response_format: str = "mp3"
-    sample_rate: int | None = Field(None, strict=True, description="Hz; 8000 to 48000")
-    bit_rate: int | None = Field(None, strict=True, description="bits a second of mp3, opus and aac")
+    response_format: Format = "mp3"
+    sample_rate: Whole | None = Field(None, description="Hz; 8000 to 48000")
+    bit_rate: Whole | None = Field(None, description="bits a second of mp3, opus and aac")
     stream_format: StreamForm | None = Field(
         None, description="`audio` or `sse`: the file as it is spoken, or events; left out: the whole file at its end"
     )
-    loudness: float | None = Field(
-        None, strict=True, description="LUFS; -40 to -8: how loud the speech is made; left out: as it is spoken"
+    loudness: Loudness | None = Field(
+        None, description="LUFS; -40 to -8: how loud the speech is made; left out: as it is spoken"
     )
-    word_times: bool = Field(False, strict=True, description="not served yet: only `false` is taken")
-    cache: bool = True
+    word_times: StrictBool = Field(
+        False, description="not served yet: only `false` is taken", json_schema_extra={"enum": [False]}
+    )
+    cache: StrictBool = True
 
     @property
     def voice_name(self) -> str | None:
@@ -150,7 +165,7 @@ def _parameters(defaults: Defaults) -> dict[str, float]:
     return own if defaults.sampling is None else {**asdict(defaults.sampling), **own}
 
 
-@router.get("/v1/audio/voices")
+@router.get("/v1/audio/voices", dependencies=[Depends(known_query)])
 async def voices(
     request: Request, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:
@@ -178,7 +193,7 @@ async def voices(
     return {"voices": ([] if after else builtin) + stored, "next_after": page.next_after}
 
 
-@router.post("/v1/audio/voices", status_code=201)
+@router.post("/v1/audio/voices", status_code=201, openapi_extra=examples.VOICE, dependencies=[Depends(known_form)])
 async def create_voice(
     request: Request,
     name: Annotated[str, Form()],

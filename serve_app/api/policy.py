@@ -17,7 +17,10 @@ __all__ = [
     "Flag",
     "JobPolicy",
     "JobPolicyDefaults",
-    "Object",
+    "Milliseconds",
+    "NotTaken",
+    "Policy",
+    "Retention",
     "Seconds",
     "Url",
     "native_policy",
@@ -31,11 +34,30 @@ MAX_S = 7 * 86_400
 MAX_RETENTION_S = 366 * 86_400
 POLICY_KEYS = ("executionTimeout", "lowPriority", "ttl")
 
-Seconds = Annotated[Any, WithJsonSchema({"type": "number"})]
-Flag = Annotated[Any, WithJsonSchema({"type": "boolean"})]
-Url = Annotated[Any, WithJsonSchema({"type": "string", "format": "uri"})]
-Object = Annotated[Any, WithJsonSchema({"type": "object"})]
+Seconds = Annotated[Any, WithJsonSchema({"type": ["number", "null"], "minimum": MIN_S, "maximum": MAX_S})]
+Retention = Annotated[Any, WithJsonSchema({"type": ["number", "null"], "minimum": MIN_S, "maximum": MAX_RETENTION_S})]
+Flag = Annotated[Any, WithJsonSchema({"type": ["boolean", "null"]})]
+Url = Annotated[Any, WithJsonSchema({"type": ["string", "null"], "pattern": r"^https?://[^/@\s]+"})]
+Policy = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "type": ["object", "null"],
+            "properties": {
+                "executionTimeout": {"type": ["number", "null"], "minimum": 1000 * MIN_S, "maximum": 1000 * MAX_S},
+                "lowPriority": {"type": ["boolean", "null"]},
+                "ttl": {"type": ["number", "null"], "minimum": 1000 * MIN_S, "maximum": 1000 * MAX_S},
+            },
+            "additionalProperties": False,
+        }
+    ),
+]
+NotTaken = Annotated[Any, WithJsonSchema({"type": "null"})]
 """Types of fields that are checked here and not by the body's model, since a wrong one is a 422."""
+Milliseconds = Annotated[
+    str, WithJsonSchema({"type": "integer", "minimum": 1000 * MIN_S, "maximum": 1000 * MAX_RETENTION_S})
+]
+"""Of `?ttl=`, see `ttl_s`."""
 
 
 @dataclass(frozen=True, slots=True)

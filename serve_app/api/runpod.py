@@ -11,42 +11,43 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from uuid_utils import uuid7
 
 from serve_app import keys, logs
-from serve_app.api import worker
+from serve_app.api import examples, worker
 from serve_app.api.calls import answer_call, keep_call, shorten_call, stored_call
+from serve_app.api.fields import IdempotencyKey
 from serve_app.api.job_forms import RUNPOD_STATES, reason_of, runpod_form, speech_output
-from serve_app.api.policy import JobPolicy, Object, Url, runpod_policy, ttl_s
+from serve_app.api.known import known_query
+from serve_app.api.policy import JobPolicy, Milliseconds, NotTaken, Policy, Url, runpod_policy, ttl_s
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
 from serve_app.api.submitting import REPLAYED, JobOrder, Submitted, submit, url_of
 from serve_app.errors import Conflict, InvalidPolicy, JobNotFound, ObjectNotFound, Unavailable
 from serve_app.job_client import job_ref
-from serve_app.jobs import JobRef, JobStatus
+from serve_app.jobs import JobRef, JobStatus, check_key
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["RunPod"])
+router = APIRouter(tags=["RunPod"], dependencies=[Depends(known_query)])
 
 DEFAULT_WAIT_MS = 90_000
 OLD = timedelta(hours=1)
 """Beats that a new ingress does not take for live ones, whatever its clock."""
 
-Ttl = Annotated[str | None, Query(description="milliseconds that the result is kept from the job's end")]
-IdempotencyKey = Annotated[str | None, Header(description="the same key and body: the same job, for a day")]
+Ttl = Annotated[Milliseconds | None, Query(description="milliseconds that the result is kept from the job's end")]
 
 
 class RunBody(BaseModel):
     """Body of /run and /runsync. `webhook`, `policy` and `s3Config` are checked in `policy`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": examples.RUN})
 
-    input: dict[str, Any]
+    input: worker.Payload
     webhook: Url = None
-    policy: Object = None
-    s3Config: Object = None  # noqa: N815 - RunPod's name
+    policy: Policy = None
+    s3Config: NotTaken = None  # noqa: N815 - RunPod's name
 
 
 @router.post("/run")
@@ -54,7 +55,7 @@ async def run(
     request: Request, response: Response, body: RunBody, ttl: Ttl = None, idempotency_key: IdempotencyKey = None
 ) -> dict[str, Any]:
     """Accept a job; it is durable when this answers."""
-    endpoint, policy = _received(request, body, ttl)
+    endpoint, policy = _received(request, body, ttl, idempotency_key)
     if endpoint != "tts":
         return await keep_call(request, endpoint, body.input, policy.retention_s)
     job = await _submitted(request, response, body, policy, idempotency_key)
@@ -73,7 +74,7 @@ async def runsync(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Accept a job and wait up to `wait` ms for its end; after that, `/status/{id}` has it."""
-    endpoint, policy = _received(request, body, ttl)
+    endpoint, policy = _received(request, body, ttl, idempotency_key)
     if endpoint != "tts":
         return await answer_call(request, str(uuid7()), endpoint, body.input)
     job = await _submitted(request, response, body, policy, idempotency_key)
@@ -207,8 +208,10 @@ async def _beats(services: Services) -> list[dict[str, Any]]:
     return [each for each in found if each is not None]
 
 
-def _received(request: Request, body: RunBody, ttl: str | None) -> tuple[str, JobPolicy]:
+def _received(request: Request, body: RunBody, ttl: str | None, key: str | None) -> tuple[str, JobPolicy]:
     """Which of the worker's calls it is, and what a job of it keeps to."""
+    if key is not None:
+        check_key(key)
     endpoint = worker.endpoint_of(body.input)
     logs.event("received", dialect="runpod", endpoint=endpoint)
     logs.shape("payload", body.input)

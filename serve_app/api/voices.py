@@ -130,7 +130,7 @@ def parsed_labels(value: str, field: str) -> dict[str, str]:
         return {}
     try:
         found = json.loads(value)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested too deep
         raise InvalidRequest(f"{field} is {value[:40]!r}, not JSON ({error}): send an object of texts") from error
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise InvalidRequest(f'{field} is {value[:40]!r}: send an object of texts such as {{"accent": "Scottish"}}')

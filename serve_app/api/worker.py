@@ -9,14 +9,14 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError, WithJsonSchema
 
 from serve_app import logs
-from serve_app.api.errors import problem
-from serve_app.api.fields import ParameterFields, TextFields
+from serve_app.api.errors import problems
+from serve_app.api.fields import ModelName, ParameterFields, Text, TextFields, Whole
 from serve_app.api.job_forms import NO_TIMINGS, reason_of, speech_output
 from serve_app.api.services import services_of, tenant_of
 from serve_app.api.voices import parsed_language, shown_url, slowly, voice_answer
@@ -29,7 +29,7 @@ from serve_app.voices import Upload, from_file_name
 
 M = TypeVar("M", bound=BaseModel)
 
-__all__ = ["CALLS", "SpeechInput", "endpoint_of", "parse"]
+__all__ = ["CALLS", "Payload", "SpeechInput", "endpoint_of", "parse"]
 
 WORKER_STATES: Mapping[JobState, str] = {
     "queued": "QUEUED",
@@ -49,17 +49,23 @@ class Input(BaseModel):
     endpoint: str | None = None
 
 
+def _named(*calls: str | None) -> WithJsonSchema:
+    """What `endpoint` says of a payload; checked in `endpoint_of`."""
+    return WithJsonSchema({"enum": list(calls)})
+
+
 class SpeechInput(Input, ParameterFields, TextFields):
     """Speech in both forms of the old worker. Ours: `model`, `cache`, the fields of the text, and the parameters but
     `speed` and `seed`."""
 
-    text: str
+    endpoint: Annotated[str | None, _named("tts", None)] = None
+    text: Text
     local_voice: str | None = None
-    return_word_timings: bool = False
+    return_word_timings: StrictBool = False
     timing_format: Literal["srt", "vtt", "csv", "json", "ass"] = "srt"
     timing_method: str | None = None
-    model: str | None = None
-    cache: bool = True
+    model: ModelName | None = None
+    cache: StrictBool = True
 
     @property
     def voice_name(self) -> str | None:
@@ -70,6 +76,7 @@ class SpeechInput(Input, ParameterFields, TextFields):
 class UploadInput(Input):
     """`upload`: base64 of the audio, and of its transcript."""
 
+    endpoint: Annotated[str, _named("upload")]
     voice_name: str
     voice_file: str | None = None
     text_file: str | None = None
@@ -81,6 +88,7 @@ class UploadInput(Input):
 class JobInput(Input):
     """`status`, `result` and `download`."""
 
+    endpoint: Annotated[str, _named("status", "result", "download")]
     job_id: str
     type: Literal["audio", "timing"] = "audio"
     format: str | None = None
@@ -89,8 +97,18 @@ class JobInput(Input):
 class ListInput(Input):
     """`list_voices`; paging is ours."""
 
+    endpoint: Annotated[str, _named("list_voices")]
     after: str = ""
-    limit: int = 1000
+    limit: Annotated[Whole, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1000})] = 1000
+
+
+Payload = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {"anyOf": [each.model_json_schema() for each in (SpeechInput, UploadInput, JobInput, ListInput)]},
+    ),
+]
+"""`input`, as the OpenAPI document has it. It is parsed once it is known which call it is."""
 
 
 def endpoint_of(payload: Mapping[str, Any]) -> str:
@@ -109,8 +127,7 @@ def parse(model: type[M], payload: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        problems = (problem(each, within="input", allowed=model.model_fields) for each in error.errors())
-        raise InvalidRequest("; ".join(problems)) from error
+        raise InvalidRequest(problems(error.errors(), within="input", allowed=model.model_fields)) from error
 
 
 async def _upload(request: Request, payload: Mapping[str, Any]) -> dict[str, Any]:

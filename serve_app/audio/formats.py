@@ -59,7 +59,7 @@ class Encoding:
         Raises UnsupportedFormat, naming the field of a request, for a format, rate or bit rate that is not served.
         """
         if format not in FORMATS:
-            raise UnsupportedFormat(f"response_format {format!r} is not served: use one of {', '.join(FORMATS)}")
+            raise UnsupportedFormat(f"response_format {format[:80]!r} is not served: use one of {', '.join(FORMATS)}")
         name = cast("AudioFormat", format)
         kind = FORMATS[name]
         rate_hz = kind.rate_hz if sample_rate_hz is None else sample_rate_hz

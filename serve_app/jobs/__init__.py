@@ -5,7 +5,7 @@
 
 from serve_app.jobs.collector import COLLECT_PAGE, Collector
 from serve_app.jobs.endings import job_expired
-from serve_app.jobs.idempotency import Claim, Idempotency
+from serve_app.jobs.idempotency import Claim, Idempotency, check_key
 from serve_app.jobs.lists import Entry, JobLists, Listed, ListName, Part
 from serve_app.jobs.older import OlderJobs
 from serve_app.jobs.outbox import Letter, Outbox
@@ -60,6 +60,7 @@ __all__ = [
     "RunEnd",
     "RunEndReason",
     "Standing",
+    "check_key",
     "job_expired",
     "marker_of",
     "parse_marker",

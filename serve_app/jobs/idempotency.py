@@ -26,7 +26,7 @@ from serve_app.jobs.records import JobRef, JobRequest
 from serve_app.jobs.states import GONE, REQUEST
 from serve_app.storage import ObjectStore
 
-__all__ = ["Claim", "Idempotency"]
+__all__ = ["Claim", "Idempotency", "check_key"]
 
 MAX_KEY_CHARS = 255
 """Stripe's limit."""
@@ -61,10 +61,7 @@ class Idempotency:
 
     def look(self, tenant: str, key: str, body_sha256: str) -> Claim:
         """As `claim`, but it writes nothing: what is refused after this has not used up its key."""
-        if not key or len(key) > MAX_KEY_CHARS or not key.isprintable():
-            raise InvalidRequest(
-                f"Idempotency-Key {key[:40]!r} is not one: send 1 to {MAX_KEY_CHARS} printable characters"
-            )
+        check_key(key)
         now = self._wall_clock()
         window = math.floor(now / self._window_s)
         before = JobRef(tenant=tenant, job_id=self._job_id(tenant, key, window - 1))
@@ -123,6 +120,12 @@ class Idempotency:
         bits = hashlib.sha256(f"{tenant}\0{key}\0{window}\0{self._window_s}".encode()).hexdigest()
         variant = "89ab"[int(bits[3], 16) % 4]
         return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{bits[:3]}-{variant}{bits[4:7]}-{bits[7:19]}"
+
+
+def check_key(key: str) -> None:
+    """Raises InvalidRequest for what is no key."""
+    if not key or len(key) > MAX_KEY_CHARS or not key.isprintable():
+        raise InvalidRequest(f"Idempotency-Key {key[:40]!r} is not one: send 1 to {MAX_KEY_CHARS} printable characters")
 
 
 def _is_known(names: set[str]) -> bool:

@@ -2,10 +2,11 @@
 
 from serve_app.voices.library import Upload, VoiceDetails, VoiceLibrary
 from serve_app.voices.listing import VoiceInfo, VoicePage
-from serve_app.voices.names import from_file_name, validate_name
+from serve_app.voices.names import NAME_PATTERN, from_file_name, validate_name
 from serve_app.voices.record import VoiceRecord
 
 __all__ = [
+    "NAME_PATTERN",
     "Upload",
     "VoiceDetails",
     "VoiceInfo",

@@ -17,7 +17,7 @@ it, and English is compared with its audio.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -37,10 +37,12 @@ from serve_app.errors import (
     VoiceNotFound,
     VoiceReplaced,
 )
+from serve_app.near import near_words
 from serve_app.preparation import Fields, Preparer
 from serve_app.storage import ObjectInfo, ObjectStore, StoredObject
 from serve_app.voices.listing import VoiceInfo, VoicePage, describe, list_voices, objects
 from serve_app.voices.names import validate_name
+from serve_app.voices.near import near_voices
 from serve_app.voices.record import VoiceRecord
 
 __all__ = ["Upload", "VoiceDetails", "VoiceLibrary"]
@@ -126,7 +128,10 @@ class VoiceLibrary:
 
     def get(self, tenant: str, name: str) -> VoiceDetails:
         """Describe a voice. Raises VoiceNotFound, ObjectCorrupt."""
-        audio, text = self._pair(tenant, name)
+        try:
+            audio, text = self._pair(tenant, name)
+        except VoiceNotFound as error:
+            raise self._unknown(tenant, name) from error
         record = self._record(tenant, name, self._version(tenant, name, audio, text))
         return VoiceDetails(describe(name, audio, text), record)
 
@@ -148,7 +153,11 @@ class VoiceLibrary:
             return
         if name in self._reserved:
             raise NameReserved(f"voice {name!r} is built in and cannot be deleted: name one that was uploaded")
-        raise VoiceNotFound(f"voice {name!r} does not exist: {HOW_TO_FIND}")
+        raise self._unknown(tenant, name)
+
+    def near(self, tenant: str, name: str, others: Iterable[str] = ()) -> Sequence[str]:
+        """Names like `name`, of voices that are stored, and of `others`. See `near_voices`."""
+        return near_voices(self._store, tenant, name, others)
 
     def resolve(self, tenant: str, name: str) -> VoiceRef:
         """The voice's present version, without reading it. Raises VoiceNotFound."""
@@ -243,6 +252,10 @@ class VoiceLibrary:
         """
         text = _if_there(self._store.head, keys.voice_text(tenant, validate_name(name)))
         return self._must(self._store.head, tenant, name), text
+
+    def _unknown(self, tenant: str, name: str) -> VoiceNotFound:
+        near = near_words(self.near(tenant, name, self._reserved))
+        return VoiceNotFound(f"voice {name!r} does not exist{near}: {HOW_TO_FIND}")
 
     def _must(self, read: Callable[[str], T], tenant: str, name: str) -> T:
         audio = _if_there(read, keys.voice_audio(tenant, validate_name(name)))

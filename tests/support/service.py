@@ -127,7 +127,8 @@ class LocalService:
             job_defaults=self.job_defaults,
             wall_clock=self.wall_clock,
         )
-        transport = httpx.ASGITransport(app=create_app(self.services), raise_app_exceptions=False)
+        self.app = create_app(self.services)
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
     async def run_jobs(self) -> None:

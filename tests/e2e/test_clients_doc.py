@@ -1,0 +1,70 @@
+"""Every block of docs/clients.md works as it stands: one replica of the preview model on a directory."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from serve_app.audio import decode
+from serve_app.domain import SAMPLE_RATE_HZ
+from tests.support.running import ROOT, RunningService, environment, free_port, running
+from tests.support.transcribe import transcribe, word_error_rate
+
+BLOCK = re.compile(r"```(python|bash)\n(.*?)```", re.DOTALL)
+SECTIONS = re.split(r"^## ", (ROOT / "docs/clients.md").read_text(), flags=re.MULTILINE)[1:]
+BLOCKS = {section.splitlines()[0]: found for section in SECTIONS if (found := BLOCK.search(section))}
+ADDRESS = "127.0.0.1:8000"
+TEXT = "Glue the sheet to the dark blue background."
+LATER = {"ElevenLabs": "/v1/text-to-speech/{voice_id}", "WebSocket": "/v1/audio/speech/ws"}
+FILE = re.compile(r"[\"' ](\w+\.(?:wav|mp3|opus))\b")
+PATIENCE_S = 240
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    folder, port = tmp_path_factory.mktemp("clients"), free_port()
+    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
+    one = {"engine": "preview", "autoscaling": {"min_replicas": 1, "max_replicas": 1}}
+    config["applications"][0]["args"] |= {"models": [one]}
+    (folder / "deploy.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "serve_app.launcher", str(folder / "deploy.yaml"), "--port", str(port)]
+    with running(command, port, environment(DATA_DIR=str(folder / "data"))) as service:
+        yield service
+
+
+def served(service: RunningService, path: str) -> bool:
+    """Whether the route is there; a WebSocket is in no OpenAPI document, so its module is asked for."""
+    if path.endswith("/ws"):
+        return (ROOT / "serve_app/api/websocket.py").exists()
+    return path in httpx.get(f"{service.url}/openapi.json").raise_for_status().json()["paths"]
+
+
+def ran(service: RunningService, title: str, folder: Path) -> bytes:
+    """The file that the block under `title` writes, run in `folder`."""
+    kind, code = BLOCKS[title].groups()
+    code = code.replace(ADDRESS, service.url.removeprefix("http://"))
+    command = [sys.executable, "-c", code] if kind == "python" else ["bash", "-ec", code]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (name,) = set(FILE.findall(code))
+    assert [each.name for each in folder.iterdir()] == [name]
+    return (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("title", BLOCKS)
+def test_the_block_speaks(service: RunningService, tmp_path: Path, title: str):
+    """It ends without an error, and what it has written is speech."""
+    if title in LATER and not served(service, LATER[title]):
+        pytest.xfail(f"{LATER[title]} is not served yet")
+    assert len(decode(ran(service, title, tmp_path))) > SAMPLE_RATE_HZ
+
+
+def test_a_block_says_the_text(service: RunningService, tmp_path: Path):
+    """Whole, in the form in which something may be lost: pieces in events."""
+    file = ran(service, "OpenAI: server-sent events", tmp_path)
+    assert word_error_rate([TEXT], [transcribe(file)]) == 0
