@@ -79,11 +79,12 @@ def estimated_audio_s(text: str, speed: float) -> float:
     return len(normalise(text).encode()) / BYTES_PER_S / speed
 
 
-def plan(request: SpeechRequest, limits: UnitLimits) -> tuple[Unit, ...]:
+def plan(request: SpeechRequest, limits: UnitLimits, *, first_index: int = 0) -> tuple[Unit, ...]:
     """The units of `request.text`: whole sentences as far as `limits.max_bytes` allows (see `splitting.split`).
 
     A unit's `frames` are ceil(bytes * frames_per_byte / speed), an estimate of the speech alone, without reference.
-    Raises InvalidText when nothing in the text can be spoken, or a part of it cannot be divided into units.
+    `first_index`: of the first unit. Raises InvalidText when nothing in the text can be spoken, or a part of it cannot
+    be divided into units.
     """
     pieces = split(normalise(request.text), limits.max_bytes)
     return tuple(
@@ -98,5 +99,5 @@ def plan(request: SpeechRequest, limits: UnitLimits) -> tuple[Unit, ...]:
             job_id=request.job_id,
             sampling=request.sampling,
         )
-        for index, piece in enumerate(pieces)
+        for index, piece in enumerate(pieces, first_index)
     )

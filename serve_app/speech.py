@@ -5,6 +5,7 @@ through the `Synthesizer` protocol, voices through `VoiceStatsSource`.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from serve_app.domain import (
 from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError, Unavailable
 from serve_app.patience import PASSING, Patience
 from serve_app.planning import UnitLimits, plan
+from serve_app.speech_feed import SpeechFeed
 from serve_app.speech_stream import SpeechStream
 
 __all__ = ["NO_PROGRESS", "LimitsOf", "NoProgress", "Progress", "Speaker", "SpeakingModel", "VoiceStatsSource"]
@@ -108,9 +110,16 @@ NO_PROGRESS = NoProgress()
 class Speaker:
     """Turns an accepted request into speech."""
 
-    def __init__(self, models: Mapping[str, SpeakingModel], voices: VoiceStatsSource) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, SpeakingModel],
+        voices: VoiceStatsSource,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: seconds, by which it is known how far a listener has heard."""
         self._models = models
         self._voices = voices
+        self._clock = clock
 
     async def speak(self, request: SpeechRequest, progress: Progress = NO_PROGRESS) -> Speech:
         """All of it or an error: no unit is left out. When cancelled, units still waiting are cancelled too.
@@ -137,6 +146,24 @@ class Speaker:
         """The same speech as it comes. Raises ModelNotFound, InvalidText, UnusableVoice, VoiceNotFound, VoiceReplaced;
         whatever else comes in between is raised by the stream."""
         model, units = await self._planned(request)
+        return self._streamed(model, request, units)
+
+    async def feed(self, request: SpeechRequest) -> tuple[SpeechFeed, SpeechStream]:
+        """Speech of a text that is still being written: `request` has none, it is put into the feed. Its pieces are
+        planned alone, as if each was a text. Raises as `stream`; InvalidText is raised by the stream."""
+        model, limits = await self._limits(request)
+
+        def planned(text: str, first_index: int) -> tuple[Unit, ...]:
+            units = plan(replace(request, text=text), limits, first_index=first_index)
+            logs.event("planned", model=request.model, units=len(units), chars=len(text))
+            return units
+
+        feed = SpeechFeed(planned)
+        return feed, self._streamed(model, request, feed)
+
+    def _streamed(
+        self, model: SpeakingModel, request: SpeechRequest, units: Sequence[Unit] | SpeechFeed
+    ) -> SpeechStream:
         return SpeechStream(
             model.synthesizer,
             units,
@@ -144,14 +171,18 @@ class Speaker:
             look_ahead=LOOK_AHEAD,
             draft=model.draft,
             patience=Patience(asyncio.sleep),
+            clock=self._clock,
         )
 
-    async def _planned(self, request: SpeechRequest) -> tuple[SpeakingModel, tuple[Unit, ...]]:
+    async def _limits(self, request: SpeechRequest) -> tuple[SpeakingModel, UnitLimits]:
         model = self._models.get(request.model)
         if model is None:
             raise ModelNotFound(f"model {request.model!r} is no longer deployed: send the request again for another")
         stats = None if request.voice.builtin else await self._voices.stats(request.voice)
-        limits = model.limits_of(stats, request.speed)
+        return model, model.limits_of(stats, request.speed)
+
+    async def _planned(self, request: SpeechRequest) -> tuple[SpeakingModel, tuple[Unit, ...]]:
+        model, limits = await self._limits(request)
         units = await asyncio.to_thread(plan, request, limits)  # a long text takes tens of milliseconds
         logs.event(
             "planned",

@@ -14,7 +14,7 @@ from itertools import accumulate, chain, pairwise
 
 from serve_app.errors import InvalidText
 
-__all__ = ["sentences", "split"]
+__all__ = ["ends", "sentences", "split"]
 
 FIELD = "text (`input` in the OpenAI dialect)"
 
@@ -36,6 +36,16 @@ def sentences(text: str) -> list[str]:
     """The sentences of a normalised text; what has no letter or digit stays with a neighbour. [] if nothing has."""
     splitter = _Splitter(text, max_bytes=0)
     return [splitter.text_of(span) for span in splitter.sentences()]
+
+
+def ends(text: str, start: int, end: int, *, clauses: bool) -> list[int]:
+    """Where in text[start:end] a sentence ends (`clauses`: a clause), behind its whitespace, in order.
+
+    `text` has the whitespace of a normalised one. What is around text[start:end] is looked at, as far as it decides.
+    """
+    cuts = (_clause_cuts if clauses else _sentence_cuts)(text, start, end)
+    inside = _inside_characters(text)
+    return [cut for cut in cuts if cut not in inside]
 
 
 Span = tuple[int, int]

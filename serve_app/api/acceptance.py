@@ -34,7 +34,7 @@ class Acceptance:
     async def accept(
         self,
         *,
-        text: str,
+        text: str | None,
         text_field: str,
         model: str | None,
         voice: str | None,
@@ -46,6 +46,7 @@ class Acceptance:
     ) -> SpeechRequest:
         """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field.
 
+        `text`: None where it comes later, in pieces; the request then has "", and whoever takes the pieces checks them.
         A job is also told what its model runs on now; where the store does not say, that is a StorageError. Its seed,
         where none was sent, follows from its id, so that two requests with one idempotency key are one job.
         """
@@ -53,7 +54,7 @@ class Acceptance:
         ref = await self._voice(tenant, voice, voice_field, selected)
         version = None if job_id is None else await asyncio.to_thread(self.model_version, selected.name)
         accepted = SpeechRequest(
-            text=text,
+            text=text or "",
             model=selected.name,
             voice=ref,
             speed=decided.speed,
@@ -71,7 +72,7 @@ class Acceptance:
             model=selected.name,
             voice=ref.name,
             seed=accepted.seed,
-            chars=len(text),
+            chars=None if text is None else len(text),
             speed=decided.speed,
             cross_fade_s=decided.cross_fade_s,
             **(asdict(decided.sampling) if decided.sampling else {}),
@@ -83,9 +84,15 @@ class Acceptance:
         return self._runtimes.made_by(model)
 
     def check(
-        self, text: str, text_field: str, model: str | None, parameters: Parameters, *, job: bool
+        self, text: str | None, text_field: str, model: str | None, parameters: Parameters, *, job: bool
     ) -> tuple[Model, Defaults]:
         """All but the voice: the model, and what the speech is made with. Raises as `accept`."""
+        if text is not None:
+            self._check_text(text, text_field, job=job)
+        selected = self._catalog.model(model)
+        return selected, parameters.joined(selected.name, selected.defaults)
+
+    def _check_text(self, text: str, text_field: str, *, job: bool) -> None:
         if not text.strip():
             raise InvalidText(f"{text_field} is empty: send the text to speak")
         limit = self._limits.text_chars if job else self._limits.speech_chars
@@ -94,8 +101,6 @@ class Acceptance:
             raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
         if not any(map(str.isalnum, _normalised(text, text_field))):
             raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
-        selected = self._catalog.model(model)
-        return selected, parameters.joined(selected.name, selected.defaults)
 
     async def _voice(self, tenant: str, name: str | None, field: str, model: Model) -> VoiceRef:
         """A built-in voice of the model, else a stored one, else an alias: uploading `alloy` overrides the alias."""

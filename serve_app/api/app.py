@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from serve_app import __version__
-from serve_app.api import jobs, native, openai, runpod
+from serve_app.api import jobs, native, openai, runpod, websocket
 from serve_app.api.errors import add_error_handlers
 from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
 from serve_app.api.services import Services
@@ -20,13 +20,14 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     """The ASGI application of one ingress replica. `echo_request_id`: see RequestId."""
     app = FastAPI(title="F5-TTS speech service", version=__version__, description=DESCRIPTION)
     app.state.services = services
-    app.add_middleware(BodyLimit, limit_bytes=services.limits.body_bytes)
+    app.add_middleware(BodyLimit, limit_bytes=services.limits.body_bytes, frame_bytes=services.limits.frame_bytes)
     app.add_middleware(HostCheck, allowed=services.allowed_hosts)
     app.add_middleware(RequestId, echo=echo_request_id)  # added last, so it is outermost
     add_error_handlers(app)
     app.include_router(native.router)
     app.include_router(jobs.router)
     app.include_router(openai.router)
+    app.include_router(websocket.router)
     app.include_router(runpod.router)
     app.include_router(runpod.router, prefix="/v2/{endpoint_id}", include_in_schema=False)
     return app

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from serve_app import logs
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
@@ -38,7 +39,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def request_id_of(request: Request) -> str:
+def request_id_of(request: HTTPConnection) -> str:
     value: str = request.state.request_id
     return value
 
@@ -52,7 +53,7 @@ def _service_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(request, error)
 
 
-def error_response(request: Request, error: ServiceError) -> JSONResponse:
+def error_response(request: HTTPConnection, error: ServiceError) -> JSONResponse:
     """`error` in the envelope of the dialect of the request's path."""
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     return _answer(request, error.status, error.type, error.code, error.message, headers)
@@ -104,18 +105,18 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def error_fields(request: Request, error: ServiceError) -> dict[str, str]:
+def error_fields(request: HTTPConnection, error: ServiceError) -> dict[str, str]:
     """The four fields, in no envelope."""
     return _fields(request, error.type, error.code, error.message)
 
 
-def _fields(request: Request, type_: str, code: str, message: str) -> dict[str, str]:
+def _fields(request: HTTPConnection, type_: str, code: str, message: str) -> dict[str, str]:
     message = message.encode(errors="backslashreplace").decode()  # it may quote half a character that was sent
     return {"type": type_, "code": code, "message": message, "request_id": request_id_of(request)}
 
 
 def _answer(
-    request: Request, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
+    request: HTTPConnection, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     fields = _fields(request, type_, code, message)
     body: dict[str, object] = {"error": fields}

@@ -26,7 +26,7 @@ from serve_app.domain import FRAMES_PER_S, SAMPLE_RATE_HZ, Pcm, SpeechRequest
 from serve_app.errors import EngineError, ServiceError
 from serve_app.speech_stream import SpeechStream
 
-__all__ = ["LIVE_HEADERS", "StreamForm", "streamed"]
+__all__ = ["LIVE_HEADERS", "StreamForm", "streamed", "usage_of"]
 
 StreamForm = Literal["audio", "sse"]
 
@@ -121,9 +121,13 @@ async def _events(file: _File, characters: int, request: Request) -> AsyncIterat
         told = error if isinstance(error, ServiceError) else EngineError("speaking failed: see the service's log")
         yield _event({"type": "error", "error": error_fields(request, told)})
         return
-    frames = math.ceil(file.samples / SAMPLE_RATE_HZ * FRAMES_PER_S)
-    usage = {"input_tokens": characters, "output_tokens": frames, "total_tokens": characters + frames}
-    yield _event({"type": "speech.audio.done", "usage": usage})
+    yield _event({"type": "speech.audio.done", "usage": usage_of(characters, file.samples)})
+
+
+def usage_of(characters: int, samples: int) -> dict[str, int]:
+    """In OpenAI's words."""
+    frames = math.ceil(samples / SAMPLE_RATE_HZ * FRAMES_PER_S)
+    return {"input_tokens": characters, "output_tokens": frames, "total_tokens": characters + frames}
 
 
 def _event(data: Mapping[str, Any]) -> str:

@@ -1,0 +1,84 @@
+"""A text that is still being written, as units for a `SpeechStream`: sentences are planned as they come.
+
+    text, text, flush, ... -> sentences (`text_feed`) -> plan -> Unit, Unit, Flush, ...
+
+What a text is planned into depends on its pieces and on where they are flushed, never on the time between them. Knows
+nothing of replicas, sockets or how long a text may be.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from serve_app.domain import Unit
+from serve_app.speech_stream import Flush
+from serve_app.text_feed import FIRST_BYTES, TextFeed
+
+__all__ = ["PlanText", "SpeechFeed"]
+
+PlanText = Callable[[str, int], Sequence[Unit]]
+"""The units of a text, the first of which has that index. Raises InvalidText; is called in a thread."""
+
+
+class SpeechFeed:
+    """An iterator over units, for one reader, into which text is put. Raises InvalidText where the text behind what was
+    given cannot be planned.
+
+    Sentences that come together are planned together, and short ones wait for the next: less than FIRST_BYTES are
+    spoken badly. Behind a flush what has no letter or digit stays with the text that follows, and is dropped where none
+    does, unless it is all that there was.
+    """
+
+    def __init__(self, plan: PlanText) -> None:
+        self._plan = plan
+        self._feed = TextFeed()
+        self._waiting = ""  # sentences that are too short alone
+        self._put: asyncio.Queue[str | Flush | None] = asyncio.Queue()
+        self._units: deque[Unit | Flush] = deque()  # planned, not given
+        self._planned = 0
+        self._busy = False
+        self._closed = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is text that is sure and was not given as units, or a flush."""
+        return self._busy or bool(self._units) or not self._put.empty()
+
+    def add(self, text: str) -> None:
+        self._put.put_nowait(text)
+
+    def flush(self) -> None:
+        """No waiting for what would be sure: all text before this is given, and a Flush behind it."""
+        self._put.put_nowait(Flush())
+
+    def close(self) -> None:
+        """There is no more text: what is left is given."""
+        self._put.put_nowait(None)
+
+    def __aiter__(self) -> "SpeechFeed":
+        return self
+
+    async def __anext__(self) -> Unit | Flush:
+        while not self._units:
+            self._busy = False
+            if self._closed:
+                raise StopAsyncIteration
+            what = await self._put.get()
+            self._busy = True
+            self._closed = what is None
+            units = await asyncio.to_thread(self._units_of, what)
+            self._planned += len(units)
+            self._units.extend(units)
+            if isinstance(what, Flush):
+                self._units.append(what)
+        return self._units.popleft()
+
+    def _units_of(self, what: str | Flush | None) -> Sequence[Unit]:
+        if isinstance(what, str):
+            text = self._waiting + "".join(self._feed.add(what))
+            ready = len(text.strip().encode(errors="replace")) >= FIRST_BYTES
+        else:
+            text = self._waiting + self._feed.flush()
+            ready = any(map(str.isalnum, text)) or (what is None and not self._planned and bool(text.strip()))
+        self._waiting = "" if ready else text
+        return self._plan(text, self._planned) if ready else ()
