@@ -28,7 +28,7 @@ def text(piece: str) -> dict:
 class Socket:
     """A WebSocket client of the application, which sees what is sent to it and may be slow to take it."""
 
-    def __init__(self, service: LocalService, **headers: str) -> None:
+    def __init__(self, service: LocalService, *, extensions: tuple[str, ...] = (), **headers: str) -> None:
         self.messages: list[dict] = []
         self.takes = asyncio.Event()
         self.takes.set()
@@ -43,6 +43,7 @@ class Socket:
             "query_string": b"",
             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()],
             "subprotocols": [],
+            "extensions": {name: {} for name in extensions},
         }
         self.served = asyncio.create_task(create_app(service.services)(scope, self._sent.get, self._take))
 
@@ -337,6 +338,16 @@ async def test_a_page_from_elsewhere_opens_no_socket(service, headers):
     assert [(each["type"], each["code"], each["reason"]) for each in socket.messages] == [
         ("websocket.close", 1008, "host_refused")
     ]
+
+
+async def test_a_server_that_can_answer_the_handshake_says_why(service):
+    """With the status and the four fields of any other request."""
+    socket = Socket(service, extensions=("websocket.http.response",), origin="http://evil.example")
+    await socket.served
+    start, body = socket.messages
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
+    error = json.loads(body["body"])["error"]
+    assert (error["code"], sorted(error)) == ("host_refused", ["code", "message", "request_id", "type"])
 
 
 async def test_the_services_own_page_opens_one(service):
