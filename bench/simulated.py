@@ -173,9 +173,10 @@ def fixed(replicas: int) -> dict[str, int]:
 
 
 def text_of_units(units: int, name: str = "") -> str:
-    """A text that is planned as so many units of UNIT_AUDIO_S; `name` makes it another one."""
-    sentences = (f"Sentence {name}{index:04d} of what nobody speaks" for index in range(units))
-    return " ".join(f"{sentence:x<{UNIT_CHARACTERS - 1}}." for sentence in sentences)
+    """A text that is planned as so many units, the first of a few words and all others of UNIT_AUDIO_S; `name` makes it
+    another one."""
+    first, *others = (f"Sentence {name}{index:04d} of what nobody speaks" for index in range(units))
+    return " ".join([f"{first}.", *(f"{sentence:x<{UNIT_CHARACTERS - 1}}." for sentence in others)])
 
 
 @contextmanager

@@ -136,9 +136,9 @@ class SpeechRequest:
 class Unit:
     """The piece of a text that a replica works on. `frames` is its budget in mel frames (93.75 a second),
     an estimate that batching groups by, never a length that the audio is cut to. `sampling`: None for the model's own.
-    `alone`: it shares no batch, because a replica died that had it; its audio is the same. `pause_s`: silence before
-    it, in seconds. `due_in_s`: when its listener will have heard all before it, seconds from its sending; None: nobody
-    listens yet.
+    `alone`: it shares no batch, because a replica died that had it; its audio is the same. `pause_s`, `tail_s`: seconds
+    of silence before and behind it. `due_in_s`: when its listener will have heard all before it, in seconds from its
+    sending; None: nobody listens yet.
     """
 
     index: int
@@ -152,6 +152,7 @@ class Unit:
     sampling: Sampling | None = None
     alone: bool = False
     pause_s: float = 0.0
+    tail_s: float = 0.0
     due_in_s: float | None = None
 
 

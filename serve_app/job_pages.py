@@ -1,6 +1,6 @@
 """Pages of a tenant's jobs, the newest first, from the lists alone wherever these can be believed.
 
-    `open`, `begun` -> `ended`, listed after them, so that what ends meanwhile is in one or the other
+    `open`, `begun` -> `ended`, listed after them where both are shown, so that what ends meanwhile is in one of them
     -> entries, merged in order -> what each says: in `open` alone, queued; one of an outcome alone, that
     -> all others are asked one by one: begun and not ended, retried, or left in a list by a crash
 
@@ -34,9 +34,10 @@ with one idempotency key may leave one that nobody else takes away."""
 WINDOW = 20
 """Entries of each list that are looked at together, at least, however few are asked for."""
 REMEMBERED = 10_000
-BEGUN_AGE_S = 5.0
+BEGUN_AGE_S, BEGUN_AGAIN_S = 5.0, 2.0
 """How old it may be what a page says of a job that was begun and is in no outcome's list: in progress, or queued again.
-Each such job is asked for by a listing of its own."""
+Each such job is asked for by a listing of its own; again after a while, beside the page that shows it, so that no page
+waits for it as long as some are asked for."""
 FIRST: frozenset[ListName] = frozenset(("open", "begun"))
 
 
@@ -55,6 +56,14 @@ class JobPage:
 
     items: tuple[ListedJob, ...]
     next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a job that was begun was, `at` a time of the clock."""
+
+    state: JobState
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,9 @@ class JobPages:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._waits: TTLCache[tuple[str, str], None] = TTLCache(REMEMBERED, DOUBTED_S, clock)
-        self._begun: TTLCache[tuple[str, str], JobState] = TTLCache(REMEMBERED, BEGUN_AGE_S, clock)
+        self._clock = clock
+        self._begun: TTLCache[tuple[str, str], _Seen] = TTLCache(REMEMBERED, BEGUN_AGE_S, clock)
+        self._again: set[tuple[str, str]] = set()
 
     def page(self, tenant: str, state: JobState | None, *, after: str = "", limit: int = 20) -> JobPage:
         """Jobs of one state or of all, from behind the entry `after`."""
@@ -113,12 +124,13 @@ class JobPages:
     def _window(self, tenant: str, state: JobState | None, after: str, limit: int) -> _Window:
         """Of each list no more than is asked for, since each entry costs time to parse."""
         shown, beside = _lists_for(state)
-        parts = self._parts(tenant, FIRST & {*shown, *beside}, after, limit)
-        later = {*shown, *beside} - FIRST
-        if state == "queued":  # what has ended counts only from the first that waits
-            first = next(iter(parts["open"].entries), None)
-            later, after = (later, first.name[:-1]) if first else (set(), after)
-        parts |= self._parts(tenant, later, after, limit)
+        names = {*shown, *beside}
+        if state == "queued":
+            parts = self._parts(tenant, names, after, limit)
+            self._reach_what_waits(tenant, parts, limit)
+        else:
+            parts = self._parts(tenant, names & FIRST, after, limit)
+            parts |= self._parts(tenant, names - FIRST, after, limit)
         ends = min((end for name in shown if (end := parts[name].reaches) is not None), default=None)
         entries = {
             each.name: each for name in shown for each in parts[name].entries if ends is None or each.name <= ends
@@ -129,6 +141,13 @@ class JobPages:
             for each in part.entries:
                 listed[each.job_id].append(each)
         return _Window(ordered, parts, listed, ends if len(entries) <= limit else ordered[-1].name)
+
+    def _reach_what_waits(self, tenant: str, parts: dict[ListName, Part], limit: int) -> None:
+        """What ended meanwhile waited when this was asked, so the order of listing is free; but so many may have ended
+        since the first that waits was accepted that these have to be listed from there on."""
+        waiting = parts["open"].entries
+        if waiting and not parts["ended"].tells_of(waiting[-1].name):
+            parts |= self._parts(tenant, {"ended"}, waiting[0].name[:-1], limit)
 
     def _parts(self, tenant: str, names: Collection[ListName], after: str, limit: int) -> dict[ListName, Part]:
         def ask(name: ListName) -> Part:
@@ -157,12 +176,29 @@ class JobPages:
             return "queued" if (tenant, entry.name) in self._waits else None
 
     def _asked(self, tenant: str, entries: Collection[Entry]) -> JobState | None:
-        """What the job of these entries says itself; an entry of one that is removed goes. Works in the pool."""
-        first = next(iter(entries))
-        unended = {each.listed for each in entries} <= FIRST
+        """What the job of these entries says itself, or said a moment ago. Works in the pool."""
+        key = tenant, next(iter(entries)).name
         with self._lock:
-            if unended and (state := self._begun.get((tenant, first.name))) is not None:
-                return state
+            seen = self._begun.get(key) if {each.listed for each in entries} <= FIRST else None
+            if seen is not None:
+                if self._clock() - seen.at >= BEGUN_AGAIN_S and key not in self._again:
+                    self._again.add(key)
+                    self._pool.submit(self._look_again, key, entries)
+                return seen.state
+        return self._looked(tenant, entries)
+
+    def _look_again(self, key: tuple[str, str], entries: Collection[Entry]) -> None:
+        try:
+            self._looked(key[0], entries)
+        except Exception as error:  # of the store: what was seen holds until it is too old
+            logs.failure("begun_job_not_looked_at", error, job_id=next(iter(entries)).job_id)
+        finally:
+            with self._lock:
+                self._again.discard(key)
+
+    def _looked(self, tenant: str, entries: Collection[Entry]) -> JobState | None:
+        """What the job says itself; an entry of one that is removed goes."""
+        first = next(iter(entries))
         ref = JobRef(tenant=tenant, job_id=first.job_id)
         found = self._jobs.standing(ref)
         if not found.exists or found.gone:
@@ -178,7 +214,7 @@ class JobPages:
                 self._waits.update({(tenant, entry.name): None for entry in entries})
         if found.outcome is None:
             with self._lock:
-                self._begun[tenant, first.name] = found.state
+                self._begun[tenant, first.name] = _Seen(found.state, self._clock())
         return found.state
 
     def _restore(self, ref: JobRef, generation: int) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "heartbeat",
     "job",
     "jobs",
+    "lexicon",
     "listed",
     "named",
     "outbox",
@@ -133,6 +134,11 @@ def audio_removal(tenant: str, name: str, entry: str = "") -> str:
 def result(tenant: str, digest: str) -> str:
     """Key of what was spoken for a request of this digest."""
     return f"{tenant_prefix(tenant)}results/{digest}.v1.json"
+
+
+def lexicon(tenant: str) -> str:
+    """Key of the tenant's own pronunciation lexicon."""
+    return f"{tenant_prefix(tenant)}lexicon.v1.json"
 
 
 def heartbeat(replica_id: str = "") -> str:

@@ -1,24 +1,42 @@
-"""Text -> units: which pieces a text is spoken in, with which seed and how long each may be.
+"""Text -> units: which pieces a text is spoken in, with which seed, after which silence, and how long each may be.
 
-    SpeechRequest + UnitLimits -> normalise -> split -> Unit (x n), in the order of the text
+    SpeechRequest -> turns (directives) -> paragraphs -> sentences -> pieces -> Unit (x n), in the order of the text
 
-Pure: the same request and limits give the same units in any process, streamed or not. Knows nothing of engines,
-stores or HTTP. What is done to words is in `text.py`, where a text is divided in `splitting.py`.
+Pure: the same request and limits give the same units in any process, streamed or not. Units come as they are asked for,
+so that the first of a long text need not wait for the last. Knows nothing of engines, stores or HTTP. What is done to
+characters is in `text.py`, where a text is divided in `splitting.py`, what a text directs in `directives.py`.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 
-from serve_app.domain import FRAMES_PER_S, SpeechRequest, Unit, VoiceStats
-from serve_app.errors import UnusableVoice
-from serve_app.splitting import split
-from serve_app.text import normalise
+from serve_app.directives import Turn, pauses_s, turns, without_directives
+from serve_app.domain import FRAMES_PER_S, SpeechRequest, Unit, VoiceRef, VoiceStats
+from serve_app.errors import InvalidText, UnusableVoice
+from serve_app.splitting import FIRST_BYTES, FIRST_MIN_BYTES, opening, pack, sentences, speakable, width
+from serve_app.text import FIELD, normalise
 
-__all__ = ["PLAN_VERSION", "PREVIEW_LIMITS", "UnitLimits", "estimated_audio_s", "limits_for_f5", "plan", "unit_seed"]
+__all__ = [
+    "PARAGRAPH_PAUSE_S",
+    "PLAN_VERSION",
+    "PREVIEW_LIMITS",
+    "VOICE_PAUSE_S",
+    "UnitLimits",
+    "estimated_audio_s",
+    "limits_for_f5",
+    "plan",
+    "planned",
+    "unit_seed",
+]
 
-PLAN_VERSION = 1
-"""Goes up whenever the units or seeds of any request change, here, in `text.py` or in `splitting.py`: audio follows."""
+PLAN_VERSION = 2
+"""Goes up whenever the units or seeds of any request change, here or in what is done to a text: audio follows."""
+
+PARAGRAPH_PAUSE_S, VOICE_PAUSE_S = 0.5, 0.25
+"""Silence between paragraphs, and where another voice goes on, at speed 1 and where the text asks for none itself."""
 
 F5_OUTPUT_AND_REFERENCE_S = 22
 F5_MAX_REFERENCE_S = 12
@@ -75,29 +93,112 @@ def unit_seed(seed: int, index: int) -> int:
 
 
 def estimated_audio_s(text: str, speed: float) -> float:
-    """Seconds of speech that `text` about gives: 15 bytes of UTF-8 a second in most languages, at speed 1."""
-    return len(normalise(text).encode()) / BYTES_PER_S / speed
+    """Seconds of speech that `text` about gives: 15 bytes of UTF-8 a second in most languages, at speed 1. Raises
+    InvalidText as `planned`."""
+    normal = normalise(text)
+    return len(without_directives(normal).encode()) / BYTES_PER_S / speed + pauses_s(normal)
 
 
-def plan(request: SpeechRequest, limits: UnitLimits, *, first_index: int = 0) -> tuple[Unit, ...]:
-    """The units of `request.text`: whole sentences as far as `limits.max_bytes` allows (see `splitting.split`).
+def plan(request: SpeechRequest, limits: UnitLimits) -> tuple[Unit, ...]:
+    """All units of `request`, whose voices have the same limits. Raises as `planned`."""
+    return tuple(planned(request, lambda _: limits))
+
+
+def planned(
+    request: SpeechRequest, limits_of: Callable[[VoiceRef], UnitLimits], *, first_index: int = 0
+) -> Iterator[Unit]:
+    """The units of `request.text`: whole sentences as far as their voice's `max_bytes` allows (see `splitting`), none
+    over the end of a paragraph; the first a short clause where the text has one, so that it is heard soon.
 
     A unit's `frames` are ceil(bytes * frames_per_byte / speed), an estimate of the speech alone, without reference.
-    `first_index`: of the first unit. Raises InvalidText when nothing in the text can be spoken, or a part of it cannot
-    be divided into units.
+    `first_index`: of the first unit; one of 0 begins the speech. Raises InvalidText, also in between, when nothing in
+    the text can be spoken, when a directive in it is none, or when a part of it cannot be divided into units.
     """
-    pieces = split(normalise(request.text), limits.max_bytes)
-    return tuple(
-        Unit(
+    waiting: Unit | None = None
+    index = first_index
+    for piece in _pieces(request, limits_of, first_index):
+        if waiting is not None and not piece.text:
+            waiting = replace(waiting, tail_s=waiting.tail_s + piece.pause_s)
+            continue
+        if waiting is not None:
+            yield waiting
+        waiting = Unit(
             index=index,
-            text=piece,
-            voice=request.voice,
+            text=piece.text,
+            voice=piece.voice,
             speed=request.speed,
             seed=unit_seed(request.seed, index),
-            frames=math.ceil(len(piece.encode()) * limits.frames_per_byte / request.speed),
+            frames=math.ceil(len(piece.text.encode()) * limits_of(piece.voice).frames_per_byte / request.speed),
             request_id=request.request_id,
             job_id=request.job_id,
             sampling=request.sampling,
+            pause_s=piece.pause_s,
         )
-        for index, piece in enumerate(pieces, first_index)
-    )
+        index += 1
+    if waiting is not None:
+        yield waiting
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What becomes a unit; without text, silence behind the last."""
+
+    text: str
+    voice: VoiceRef
+    pause_s: float
+
+
+def _pieces(request: SpeechRequest, limits_of: Callable[[VoiceRef], UnitLimits], first_index: int) -> Iterator[_Piece]:
+    text = normalise(request.text)
+    if not speakable(without_directives(text)):
+        raise InvalidText(f"{FIELD} has nothing to speak: send at least one letter or digit")
+    spoken_by: VoiceRef | None = None
+    asked_s: float | None = None  # silence before what comes next, where the text asks for some
+    for turn in turns(text):
+        voice = request.voice if turn.voice is None else _switched(request, turn.voice)
+        if turn.pause_s is not None:
+            asked_s = (asked_s or 0.0) + turn.pause_s
+        for paragraph in _paragraphs(turn):
+            pause_s = 0.0 if spoken_by is None else PARAGRAPH_PAUSE_S if spoken_by == voice else VOICE_PAUSE_S
+            pause_s = pause_s / request.speed if asked_s is None else asked_s
+            max_bytes = limits_of(voice).max_bytes
+            is_first = first_index == 0 and spoken_by is None
+            for piece in _opened(paragraph, max_bytes) if is_first else pack(sentences(paragraph), max_bytes):
+                yield _Piece(piece, voice, pause_s)
+                pause_s = 0.0
+            spoken_by, asked_s = voice, None
+    if asked_s is not None:
+        yield _Piece("", request.voice, asked_s)
+
+
+def _switched(request: SpeechRequest, name: str) -> VoiceRef:
+    if (voice := request.voices.get(name)) is None:
+        raise InvalidText(
+            f"{FIELD} has [voice:{name}], and a text that comes in pieces cannot switch voices: send it as one text"
+        )
+    return voice
+
+
+def _paragraphs(turn: Turn) -> Iterator[str]:
+    """Those of a turn; one without a letter or digit stays with the one before it, or the first behind."""
+    waiting = ""
+    for paragraph in turn.text.split("\n\n"):
+        if waiting and speakable(waiting) and speakable(paragraph):
+            yield waiting
+            waiting = ""
+        waiting = f"{waiting}\n{paragraph}" if waiting else paragraph
+    if speakable(waiting):
+        yield waiting
+
+
+def _opened(paragraph: str, max_bytes: int) -> Iterator[str]:
+    """The pieces of the first paragraph, of which the first is heard soon."""
+    coming, begin = iter(sentences(paragraph)), ""
+    for sentence in coming:
+        begin += sentence
+        if width(begin) > FIRST_BYTES + FIRST_MIN_BYTES:
+            break
+    first = opening(begin, max_bytes)
+    if first:
+        yield from pack([begin[:first]], max_bytes)
+    yield from pack(chain(sentences(begin[first:]), coming), max_bytes)

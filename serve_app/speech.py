@@ -25,7 +25,7 @@ from serve_app.domain import (
 )
 from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError, Unavailable
 from serve_app.patience import PASSING, Patience
-from serve_app.planning import UnitLimits, plan
+from serve_app.planning import UnitLimits, planned
 from serve_app.speech_feed import SpeechFeed
 from serve_app.speech_stream import SpeechStream
 
@@ -131,7 +131,8 @@ class Speaker:
         model, units = await self._planned(request)
         spoken = await _of_one_version(model.synthesizer, units, progress)
         waves, pauses_s = [each.audio for each in spoken], [unit.pause_s for unit in units]
-        audio = await asyncio.to_thread(cross_fade, waves, _overlap_s(model, request), pauses_s)
+        tail_s = units[-1].tail_s
+        audio = await asyncio.to_thread(cross_fade, waves, _overlap_s(model, request), pauses_s, tail_s)
         makers = {each.made_by for each in spoken}
         return Speech(
             audio=audio,
@@ -153,12 +154,12 @@ class Speaker:
         planned alone, as if each was a text. Raises as `stream`; InvalidText is raised by the stream."""
         model, limits = await self._limits(request)
 
-        def planned(text: str, first_index: int) -> tuple[Unit, ...]:
-            units = plan(replace(request, text=text), limits, first_index=first_index)
+        def plan(text: str, first_index: int) -> tuple[Unit, ...]:
+            units = (*planned(replace(request, text=text), limits.__getitem__, first_index=first_index),)
             logs.event("planned", model=request.model, units=len(units), chars=len(text))
             return units
 
-        feed = SpeechFeed(planned)
+        feed = SpeechFeed(plan)
         return feed, self._streamed(model, request, feed)
 
     def _streamed(
@@ -174,16 +175,15 @@ class Speaker:
             clock=self._clock,
         )
 
-    async def _limits(self, request: SpeechRequest) -> tuple[SpeakingModel, UnitLimits]:
+    async def _limits(self, request: SpeechRequest) -> tuple[SpeakingModel, dict[VoiceRef, UnitLimits]]:
         model = self._models.get(request.model)
         if model is None:
             raise ModelNotFound(f"model {request.model!r} is no longer deployed: send the request again for another")
-        stats = None if request.voice.builtin else await self._voices.stats(request.voice)
-        return model, model.limits_of(stats, request.speed)
+        return model, await self._limits_of(model, request)
 
     async def _planned(self, request: SpeechRequest) -> tuple[SpeakingModel, tuple[Unit, ...]]:
         model, limits = await self._limits(request)
-        units = await asyncio.to_thread(plan, request, limits)  # a long text takes tens of milliseconds
+        units = await asyncio.to_thread(lambda: (*planned(request, limits.__getitem__),))  # a long one takes a while
         logs.event(
             "planned",
             request_id=request.request_id,
@@ -193,6 +193,16 @@ class Speaker:
             chars=len(request.text),
         )
         return model, units
+
+    async def _limits_of(self, model: SpeakingModel, request: SpeechRequest) -> dict[VoiceRef, UnitLimits]:
+        """Of a unit, by voice."""
+        voices = [*{request.voice, *request.voices.values()}]
+
+        async def stats(voice: VoiceRef) -> VoiceStats | None:
+            return None if voice.builtin else await self._voices.stats(voice)
+
+        found = await asyncio.gather(*map(stats, voices))
+        return {voice: model.limits_of(each, request.speed) for voice, each in zip(voices, found, strict=True)}
 
 
 def _overlap_s(model: SpeakingModel, request: SpeechRequest) -> float:

@@ -9,10 +9,14 @@ nothing of replicas, sockets or how long a text may be.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from serve_app.domain import Unit
+from serve_app.planning import PARAGRAPH_PAUSE_S
 from serve_app.speech_stream import Flush
-from serve_app.text_feed import FIRST_BYTES, TextFeed
+from serve_app.splitting import FIRST_MIN_BYTES
+from serve_app.text import with_plain_spaces
+from serve_app.text_feed import TextFeed
 
 __all__ = ["PlanText", "SpeechFeed"]
 
@@ -24,7 +28,7 @@ class SpeechFeed:
     """An iterator over units, for one reader, into which text is put. Raises InvalidText where the text behind what was
     given cannot be planned.
 
-    Sentences that come together are planned together, and short ones wait for the next: less than FIRST_BYTES are
+    Sentences that come together are planned together, and short ones wait for the next: less than FIRST_MIN_BYTES are
     spoken badly. Behind a flush what has no letter or digit stays with the text that follows, and is dropped where none
     does, unless it is all that there was.
     """
@@ -33,6 +37,7 @@ class SpeechFeed:
         self._plan = plan
         self._feed = TextFeed()
         self._waiting = ""  # sentences that are too short alone
+        self._gap = ""  # white space behind what was planned last
         self._put: asyncio.Queue[str | Flush | None] = asyncio.Queue()
         self._units: deque[Unit | Flush] = deque()  # planned, not given
         self._planned = 0
@@ -76,9 +81,17 @@ class SpeechFeed:
     def _units_of(self, what: str | Flush | None) -> Sequence[Unit]:
         if isinstance(what, str):
             text = self._waiting + "".join(self._feed.add(what))
-            ready = len(text.strip().encode(errors="replace")) >= FIRST_BYTES
+            ready = len(text.strip().encode(errors="replace")) >= FIRST_MIN_BYTES
         else:
             text = self._waiting + self._feed.flush()
             ready = any(map(str.isalnum, text)) or (what is None and not self._planned and bool(text.strip()))
         self._waiting = "" if ready else text
-        return self._plan(text, self._planned) if ready else ()
+        return self._behind_the_last(text, self._plan(text, self._planned)) if ready else ()
+
+    def _behind_the_last(self, text: str, units: Sequence[Unit]) -> Sequence[Unit]:
+        """After a pause where a paragraph ended between this text and the one before it, as within a text."""
+        gap = self._gap + text[: len(text) - len(text.lstrip())]
+        self._gap = text[len(text.rstrip()) :]
+        if not self._planned or "\n\n" not in with_plain_spaces(gap) or units[0].pause_s:
+            return units
+        return [replace(units[0], pause_s=PARAGRAPH_PAUSE_S / units[0].speed), *units[1:]]

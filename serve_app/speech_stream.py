@@ -52,7 +52,8 @@ class SpeechStream:
     where replicas no longer speak in the version of the first unit: what was heard cannot be spoken again.
 
     `spans`: of the units so far, the one whose wave was given last included. `flushes`: how many of them came before
-    what was given; the wave of one may be empty. `units`: how many there are, as far as that is known. `clock`: in s.
+    what was given; the wave of one may be empty. `units`: how many there are, as far as that is known, and `texts`: of
+    them, where all are there at the beginning. `clock`: seconds.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class SpeechStream:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.draft = draft
-        self.units = len(units) if isinstance(units, Sequence) else 0
+        whole = units if isinstance(units, Sequence) else ()
+        self.units = len(whole)
+        self.texts = tuple(unit.text for unit in whole)
         self.spans: list[UnitSpan] = []
         self.flushes = 0
         self._synthesizer = synthesizer
@@ -97,23 +100,24 @@ class SpeechStream:
         await self._waves.aclose()
 
     async def _faded(self) -> AsyncGenerator[Pcm]:
-        fader, begin_s = CrossFader(self._overlap_s), 0.0
+        fader, begin_s, tail_s = CrossFader(self._overlap_s), 0.0, 0.0
         async with aclosing(self._in_order()) as spoken:
             async for each in spoken:
                 if isinstance(each, Flush):
-                    wave = fader.finish()
-                    fader, begin_s = CrossFader(self._overlap_s), self.spans[-1].end_s if self.spans else 0.0
+                    wave = fader.finish(tail_s)
+                    begin_s = self.spans[-1].end_s + tail_s if self.spans else 0.0
+                    fader, tail_s = CrossFader(self._overlap_s), 0.0
                     self.flushes += 1
                     yield self._given(wave)
                     continue
                 unit, audio = each
-                wave = fader.add(audio, unit.pause_s)
+                wave, tail_s = fader.add(audio, tail_s + unit.pause_s), unit.tail_s
                 start_s = begin_s + fader.begins_at / SAMPLE_RATE_HZ
                 self.spans.append(UnitSpan(unit, start_s, start_s + len(audio) / SAMPLE_RATE_HZ))
                 del self._lengths_s[unit.index]
                 if wave.size:
                     yield self._given(wave)
-        if (last := fader.finish()).size:
+        if (last := fader.finish(tail_s)).size:
             yield self._given(last)
 
     def _given(self, wave: Pcm) -> Pcm:
@@ -164,7 +168,7 @@ class SpeechStream:
 
     def _adds_s(self, unit: Unit, spoken_s: float) -> float:
         """How much longer the speech is for a unit that is `spoken_s` long."""
-        return max(0.0, unit.pause_s + spoken_s - self._overlap_s)
+        return max(0.0, unit.pause_s + spoken_s + unit.tail_s - self._overlap_s)
 
     def _due_in_s(self, unit: Unit) -> float:
         """When the listener will have heard all before it: what was given and is still playing, and what is to come."""

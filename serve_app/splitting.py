@@ -1,41 +1,94 @@
 """A text in pieces of bounded length: sentences, then clauses, words and characters where they are too long.
 
-    normalised text -> sentences -> (too long) clauses -> words -> characters -> packed into pieces
+    normalised text -> sentences -> (too long) clauses -> words -> phrases -> characters -> packed into pieces
 
-Pure functions on strings, for any script and without a model of any language. What they return decides audio:
-see `planning.PLAN_VERSION`.
+Pure functions on strings, for any script. Where a script sets no spaces between words, BudouX's models say where a word
+of Chinese, Japanese or Thai may end; of Lao, Khmer and Burmese only characters are known. What they return decides
+audio: see `planning.PLAN_VERSION`.
 """
 
+import math
 import re
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, chain, pairwise
+from functools import cache
+from itertools import accumulate, chain
+
+import budoux
 
 from serve_app.errors import InvalidText
+from serve_app.graphemes import inside_characters
 
-__all__ = ["ends", "sentences", "split"]
+__all__ = ["FIRST_BYTES", "FIRST_MIN_BYTES", "ends", "opening", "pack", "sentences", "speakable", "split", "width"]
 
 FIELD = "text (`input` in the OpenAI dialect)"
+FIRST_BYTES, FIRST_MIN_BYTES = 100, 24
+"""Of the piece that is heard first: 1.5 to 7 s of speech. Less is spoken badly, and more keeps the listener waiting."""
 
 
 def split(text: str, max_bytes: int) -> list[str]:
     """`text`, which `text.normalise` returned, in pieces of at most `max_bytes` of UTF-8, in order, packed greedily.
 
-    A sentence that is too long is divided at clause marks, then at spaces, then between characters, into as few
-    pieces as that gives, of even length. No character is added, moved or lost, except whitespace between pieces;
-    a combining sequence is never divided; each piece has a letter or a digit.
-    Raises InvalidText when there is none in the text, or when a run without one, or one character, fills a piece.
+    A sentence that is too long is divided at clause marks, then at spaces, then where a phrase of a script without
+    spaces may end, then between characters, into as few pieces as that gives, of even length. No character is added,
+    moved or lost, except whitespace between pieces; a combining sequence is never divided; each piece has a letter or a
+    digit. Raises InvalidText when the text has none, or when a run without one, or one character, fills a piece.
     """
-    if not _speakable(text):
+    if not speakable(text):
         raise InvalidText(f"{FIELD} has nothing to speak: send at least one letter or digit")
-    return _Splitter(text, max_bytes).pieces()
+    return [*pack(sentences(text), max_bytes)]
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a normalised text; what has no letter or digit stays with a neighbour. [] if nothing has."""
-    splitter = _Splitter(text, max_bytes=0)
-    return [splitter.text_of(span) for span in splitter.sentences()]
+    """The sentences of a normalised text, each with the whitespace behind it; what has no letter or digit stays with a
+    neighbour. [] if nothing has."""
+    return [text[slice(*span)] for span in _Splitter(text, max_bytes=0).sentences()]
+
+
+def pack(sentences: Iterable[str], max_bytes: int) -> Iterator[str]:
+    """Sentences, as `sentences` gives them, in pieces as `split` makes them. Takes no more of them than it needs."""
+    waiting = ""
+    for sentence in sentences:
+        for part in _Splitter(sentence, max_bytes).parts():
+            if waiting and width(waiting + part) > max_bytes:
+                yield _line(waiting)
+                waiting = ""
+            waiting += part
+    if waiting:
+        yield _line(waiting)
+
+
+def opening(text: str, max_bytes: int) -> int:
+    """How many characters of `text`, a paragraph or its beginning, are the piece that is heard first; 0: as many as
+    are of any other piece.
+
+    It ends with a sentence or clause, the soonest that leaves FIRST_MIN_BYTES on both sides, so that a model can speak
+    them well; or with a word, where none ends within FIRST_BYTES. What is not longer than that is not divided, and no
+    word is.
+    """
+    if width(text) <= (most := min(FIRST_BYTES, max_bytes)):
+        return 0
+    splitter = _Splitter(text, most)
+    end = next((end for end in splitter.ends() if width(text[:end]) >= FIRST_MIN_BYTES), 0)
+    if width(text[:end]) <= most and width(text[end:]) >= FIRST_MIN_BYTES:
+        return end
+    share = width(text) / math.ceil(width(text) / most)
+    words = (at for at in splitter.words() if FIRST_MIN_BYTES <= width(text[:at]) <= share)
+    return max(words, default=0)
+
+
+def speakable(text: str) -> bool:
+    """Whether there is anything in it that can be spoken."""
+    return any(map(str.isalnum, text))
+
+
+def width(text: str) -> int:
+    """Bytes of UTF-8, less the whitespace at the end."""
+    return len(text.rstrip(" \n").encode())
+
+
+def _line(text: str) -> str:
+    return re.sub("\n+", " ", text.rstrip())
 
 
 def ends(text: str, start: int, end: int, *, clauses: bool) -> list[int]:
@@ -44,7 +97,7 @@ def ends(text: str, start: int, end: int, *, clauses: bool) -> list[int]:
     `text` has the whitespace of a normalised one. What is around text[start:end] is looked at, as far as it decides.
     """
     cuts = (_clause_cuts if clauses else _sentence_cuts)(text, start, end)
-    inside = _inside_characters(text)
+    inside = inside_characters(text)
     return [cut for cut in cuts if cut not in inside]
 
 
@@ -62,17 +115,24 @@ class _Splitter:
         self._text = text
         self._max_bytes = max_bytes
         self._bytes_before = [0, *accumulate(len(character.encode()) for character in text)]
-        self._indivisible = _inside_characters(text)
+        self._indivisible = inside_characters(text)
 
     def sentences(self) -> list[Span]:
         return self._parts((0, len(self._text)), _sentence_cuts)
 
-    def pieces(self) -> list[str]:
-        fitting = [piece for sentence in self.sentences() for piece in self._fit(sentence, _FINER_CUTS)]
-        return [self.text_of(span) for span in self._pack(fitting, self._max_bytes)]
+    def ends(self) -> Iterator[int]:
+        """Where sentences and clauses end, in order."""
+        for sentence in self.sentences():
+            yield from (end for _, end in self._parts(sentence, _clause_cuts))
 
-    def text_of(self, span: Span) -> str:
-        return re.sub("\n+", " ", self._text[slice(*span)].rstrip())
+    def words(self) -> Iterator[int]:
+        """Where words end, of all scripts."""
+        whole = self._text, 0, len(self._text)
+        return (at for at in chain(_word_cuts(*whole), _phrase_cuts(*whole)) if at not in self._indivisible)
+
+    def parts(self) -> list[str]:
+        """The text, as one sentence."""
+        return [self._text[slice(*span)] for span in self._fit((0, len(self._text)), _FINER_CUTS)]
 
     def _fit(self, span: Span, levels: tuple[Cuts, ...]) -> list[Span]:
         if self._width(span) <= self._max_bytes:
@@ -90,15 +150,15 @@ class _Splitter:
         """`span` divided at `cuts`; what cannot be spoken alone stays with the part before it, or the first behind."""
         start, end = span
         parts: list[Span] = []
-        previous, speakable = start, False
+        previous, says = start, False
         for cut in chain(cuts(self._text, start, end), (end,)):
             if cut in self._indivisible:
                 continue
-            speakable = speakable or _speakable(self._text[previous:cut])
+            says = says or speakable(self._text[previous:cut])
             previous = cut
-            if speakable:
+            if says:
                 parts.append((start, cut))
-                start, speakable = cut, False
+                start, says = cut, False
             elif parts:
                 parts[-1] = (parts[-1][0], cut)
                 start = cut
@@ -127,17 +187,16 @@ class _Splitter:
         return self._bytes_before[end] - self._bytes_before[start]
 
 
-def _speakable(text: str) -> bool:
-    return any(map(str.isalnum, text))
-
-
 _CLOSERS = "[\"'”’»›)\\]}」』】〉》）］｝]*+"
 # Stops that need no space behind them: CJK, halfwidth, danda, Arabic, Ethiopic, Armenian, Khmer, Burmese.
 _STOPS = "[。｡！？।॥؟۔።፧։។။]"
 # The look-behinds keep a long run of marks from being scanned again from each of its characters.
 _SENTENCE = re.compile(rf"(?<![.!?…])[.!?…]++{_CLOSERS}[ \n]+|(?:{_STOPS}|．(?!\d))[。｡！？．…]*{_CLOSERS}[ \n]*|\n+")
-_CLAUSE = re.compile(rf"(?<![.,;:!?…–—])[.,;:!?…–—]++{_CLOSERS}[ \n]+|[，、；：،؛…—]+{_CLOSERS}[ \n]*")
-_WORD = re.compile(r"[ \n]+")
+_CLAUSE = re.compile(
+    rf"(?<![.,;:!?…–—])[.,;:!?…–—]++{_CLOSERS}[ \n]+|(?:[、；،؛…—]|(?<!\d)[，：]|[，：](?!\d))+{_CLOSERS}[ \n]*"
+)
+# Between groups of digits ("1 000 000") is no border of words.
+_WORD = re.compile(r"(?<!\d)[ \n]+|[ \n]+(?!\d)")
 _NEXT = re.compile(r"[\W_]{0,8}(\w)")
 
 _LAST_WORD = re.compile(r"(?:^|[\s(\[{\"'“‘«])([^\s(\[{\"'“‘«]+)\.\Z")
@@ -173,11 +232,35 @@ def _word_cuts(text: str, start: int, end: int) -> Iterator[int]:
     return (space.end() for space in _WORD.finditer(text, start, end))
 
 
+_UNSPACED = re.compile(
+    "(?P<th>[\u0e00-\u0e7f]{2,})|(?P<cjk>[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003134f]{2,})"
+)
+_KANA = re.compile("[\u3040-\u30ff]")
+
+
+@cache
+def _parser(language: str) -> budoux.Parser:
+    return {
+        "th": budoux.load_default_thai_parser,
+        "ja": budoux.load_default_japanese_parser,
+        "zh": budoux.load_default_simplified_chinese_parser,
+    }[language]()
+
+
+def _phrase_cuts(text: str, start: int, end: int) -> Iterator[int]:
+    """By BudouX, where the script sets no spaces."""
+    language = "ja" if _KANA.search(text, start, end) else "zh"
+    for run in _UNSPACED.finditer(text, start, end):
+        phrases = _parser("th" if run["th"] else language).parse(run[0])
+        yield from (run.start() + length for length in accumulate(map(len, phrases)))
+
+
 def _character_cuts(_text: str, start: int, end: int) -> Iterator[int]:
     return iter(range(start + 1, end))
 
 
-_FINER_CUTS: tuple[Cuts, ...] = (_clause_cuts, _word_cuts, _character_cuts)
+_FINER_CUTS: tuple[Cuts, ...] = (_clause_cuts, _word_cuts, _phrase_cuts, _character_cuts)
 
 
 def _abbreviated(text: str, mark: re.Match[str]) -> bool:
@@ -195,39 +278,3 @@ def _abbreviated(text: str, mark: re.Match[str]) -> bool:
         return True
     following = _NEXT.match(text, mark.end())
     return _BEFORE_A_NUMBER.fullmatch(word) is not None and following is not None and following[1].isdecimal()
-
-
-def _inside_characters(text: str) -> frozenset[int]:
-    """Positions at which dividing `text` would tear what a reader sees as one character.
-
-    After the rules of Unicode's UAX #29 for extended grapheme clusters, which the standard library does not have, by
-    general category; where in doubt they join. Emoji and flags need no rule: they hold no letter or digit, so
-    `_parts` never begins a piece inside a run of them.
-    """
-    if text.isascii():
-        return frozenset()
-    pairs = enumerate(pairwise(text), 1)
-    return frozenset(at for at, (before, after) in pairs if _extends(after) or _binds(before, after))
-
-
-# Letters that extend what is before them: Thai and Lao AM, halfwidth kana voicing, Hangul vowels and finals.
-_EXTENDER = re.compile("[\u0e33\u0eb3\uff9e\uff9f\u1160-\u11ff\ud7b0-\ud7fb]")
-_HANGUL_INITIAL = re.compile("[\u1100-\u115f\ua960-\ua97c](?=[\u1100-\u115f\ua960-\ua97c\uac00-\ud7a3])")
-# Letters that are written before the consonant they sound with (Malayalam dot reph and historical scripts).
-_PREFIXED = re.compile("[\u0d4e\U000111c2\U000111c3\U0001193f\U00011941\U00011a3a\U00011a84-\U00011a89\U00011d46]")
-_VIRAMA = 9  # canonical combining class: the sign that joins two consonants
-_ZERO_WIDTH_NON_JOINER = "\u200c"
-
-
-def _extends(character: str) -> bool:
-    """Marks, joiners and tags belong to the character before them."""
-    return unicodedata.category(character) in {"Mn", "Mc", "Me", "Cf"} or _EXTENDER.match(character) is not None
-
-
-def _binds(before: str, after: str) -> bool:
-    """Joiners, prefixed letters, a virama and Hangul initials hold the character behind them."""
-    if unicodedata.category(before) == "Cf":
-        return before != _ZERO_WIDTH_NON_JOINER
-    if unicodedata.combining(before) == _VIRAMA:
-        return after.isalpha()
-    return (_HANGUL_INITIAL.match(before + after) or _PREFIXED.match(before)) is not None

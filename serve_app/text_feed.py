@@ -8,13 +8,11 @@ Pure, and the same sentences however a text was cut into pieces. Knows nothing o
 import re
 from itertools import pairwise
 
-from serve_app.splitting import ends
+from serve_app.splitting import FIRST_MIN_BYTES, ends
 from serve_app.text import with_plain_spaces
 
-__all__ = ["FIRST_BYTES", "TextFeed"]
+__all__ = ["TextFeed"]
 
-FIRST_BYTES = 24
-"""What is given first ends with a clause, once it has as many bytes: 1.5 s of speech, which a model speaks well."""
 CONTEXT = 40
 """Characters before a mark that decide whether it ends a sentence, and some more: see `splitting`."""
 
@@ -36,7 +34,7 @@ class TextFeed:
     What is given first may be a clause, if it has `first_bytes` (0: it may not).
     """
 
-    def __init__(self, first_bytes: int = FIRST_BYTES) -> None:
+    def __init__(self, first_bytes: int = FIRST_MIN_BYTES) -> None:
         self._opening_bytes = first_bytes
         self._half = ""  # of a character: a high surrogate
         self._begin()

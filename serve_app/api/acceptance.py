@@ -7,10 +7,12 @@ default) can change what a request means.
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from serve_app import logs
 from serve_app.catalog import Catalog, Model
+from serve_app.directives import named_voices, without_directives
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
 from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
 from serve_app.parameters import MAX_SEED, Defaults, Parameters
@@ -43,15 +45,23 @@ class Acceptance:
         tenant: str,
         request_id: str,
         job_id: str | None = None,
+        language: str | None = None,
+        normalize: bool = True,
+        lexicon: Mapping[str, str] | None = None,
     ) -> SpeechRequest:
         """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field.
 
         `text`: None where it comes later, in pieces; the request then has "", and whoever takes the pieces checks them.
+        See SpeechRequest for `language`, `normalize` and `lexicon`; voices that the text switches to are fixed, too.
         A job is also told what its model runs on now; where the store does not say, that is a StorageError. Its seed,
         where none was sent, follows from its id, so that two requests with one idempotency key are one job.
         """
         selected, decided = self.check(text, text_field, model, parameters, job=job_id is not None)
         ref = await self._voice(tenant, voice, voice_field, selected)
+        others = [
+            (name, await self._voice(tenant, name, f"{text_field}: [voice:{name}]:", selected))
+            for name in named_voices(text or "")
+        ]
         version = None if job_id is None else await asyncio.to_thread(self.model_version, selected.name)
         accepted = SpeechRequest(
             text=text or "",
@@ -65,12 +75,17 @@ class Acceptance:
             sampling=decided.sampling,
             cross_fade_s=decided.cross_fade_s,
             model_version=version,
+            language=language,
+            normalize=normalize,
+            lexicon=tuple((lexicon or {}).items()),
+            voices=dict(others),
         )
         logs.event(
             "accepted",
             job_id=job_id,
             model=selected.name,
             voice=ref.name,
+            voices=[name for name, _ in others] or None,
             seed=accepted.seed,
             chars=None if text is None else len(text),
             speed=decided.speed,
@@ -99,7 +114,7 @@ class Acceptance:
         if len(text) > limit:
             remedy = "send it in parts" if job else "send it as a job (/run), or in parts"
             raise PayloadTooLarge(f"{text_field} has {len(text)} characters, at most {limit} are taken: {remedy}")
-        if not any(map(str.isalnum, _normalised(text, text_field))):
+        if not any(map(str.isalnum, _spoken(text, text_field))):
             raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
 
     async def _voice(self, tenant: str, name: str | None, field: str, model: Model) -> VoiceRef:
@@ -121,9 +136,9 @@ class Acceptance:
         return await self._voice(tenant, alias, field, model)
 
 
-def _normalised(text: str, text_field: str) -> str:
+def _spoken(text: str, text_field: str) -> str:
     try:
-        return normalise(text)
+        return without_directives(normalise(text))
     except InvalidText as error:  # it does not know what the field is called here
         raise InvalidText(f"{text_field}{error.message.removeprefix(FIELD)}") from error
 

@@ -3,14 +3,15 @@
 from fastapi import FastAPI
 
 from serve_app import __version__
-from serve_app.api import jobs, native, openai, runpod, websocket
+from serve_app.api import elevenlabs, elevenlabs_voices, jobs, lexicon, native, openai, runpod, websocket
 from serve_app.api.errors import add_error_handlers
 from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
 from serve_app.api.services import Services
 
 __all__ = ["create_app"]
 
-DESCRIPTION = """Text in, speech out. Speaks OpenAI's speech API, RunPod's job API, and a job API of its own (/v1/jobs).
+DESCRIPTION = """Text in, speech out. Speaks OpenAI's and ElevenLabs' speech APIs, RunPod's job API, and a job
+API of its own (/v1/jobs).
 
 The `preview` model is an English draft voice and never a clone; `f5` clones the voice it is given.
 F5-TTS's code is MIT, its published weights are CC-BY-NC (no commercial use)."""
@@ -26,7 +27,10 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     add_error_handlers(app)
     app.include_router(native.router)
     app.include_router(jobs.router)
+    app.include_router(lexicon.router)
     app.include_router(openai.router)
+    app.include_router(elevenlabs.router)
+    app.include_router(elevenlabs_voices.router)
     app.include_router(websocket.router)
     app.include_router(runpod.router)
     app.include_router(runpod.router, prefix="/v2/{endpoint_id}", include_in_schema=False)

@@ -18,9 +18,11 @@ from starlette.requests import HTTPConnection
 from serve_app import logs
 from serve_app.errors import InvalidRequest, NotFound, ServiceError
 
-__all__ = ["add_error_handlers", "error_fields", "error_response", "problem", "request_id_of"]
+__all__ = ["add_error_handlers", "error_fields", "error_response", "problem", "request_id_of", "speaks_elevenlabs"]
 
 RUNPOD_PATHS = ("/run", "/runsync", "/status", "/cancel", "/retry", "/stream", "/purge-queue", "/health", "/v2/")
+ELEVENLABS_PATHS = ("/v1/text-to-speech/", "/v1/voices/")
+ELEVENLABS_LISTS = ("/v1/text-to-speech", "/v1/voices", "/v2/voices")
 CODES = {
     400: InvalidRequest.code,
     404: NotFound.code,
@@ -42,6 +44,15 @@ def add_error_handlers(app: FastAPI) -> None:
 def request_id_of(request: HTTPConnection) -> str:
     value: str = request.state.request_id
     return value
+
+
+def speaks_elevenlabs(request: HTTPConnection) -> bool:
+    """Whether the client is one of ElevenLabs': by the path, or by the header that only they send where a path is not
+    theirs alone."""
+    path = request.url.path
+    if path == "/v1/models":
+        return "xi-api-key" in request.headers
+    return path in ELEVENLABS_LISTS or path.startswith(ELEVENLABS_PATHS)
 
 
 def _service_error(request: Request, error: Exception) -> JSONResponse:
@@ -120,6 +131,8 @@ def _answer(
 ) -> JSONResponse:
     fields = _fields(request, type_, code, message)
     body: dict[str, object] = {"error": fields}
-    if request.url.path.startswith(RUNPOD_PATHS) and request.url.path != "/healthz":
+    if speaks_elevenlabs(request):
+        body = {"detail": {"status": code, **fields}}
+    elif request.url.path.startswith(RUNPOD_PATHS) and request.url.path != "/healthz":
         body = {"error": fields["message"], **fields}  # its SDK reads `error` as a string
     return JSONResponse(body, status, dict(headers or {}))

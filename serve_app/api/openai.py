@@ -13,7 +13,8 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import ConfigDict, Field
 
 from serve_app import logs
-from serve_app.api.errors import request_id_of
+from serve_app.api.elevenlabs import listed_models
+from serve_app.api.errors import request_id_of, speaks_elevenlabs
 from serve_app.api.fields import ParameterFields, VoiceField, name_of
 from serve_app.api.services import PartStatus, services_of, tenant_of
 from serve_app.api.speaking import Spoken, speech_headers, speech_of
@@ -95,8 +96,11 @@ def _speech_headers(spoken: Spoken) -> dict[str, str]:
 
 
 @router.get("/v1/models")
-async def models(request: Request) -> dict[str, Any]:
-    """The deployed models and their aliases, each with its licence and its state."""
+async def models(request: Request) -> Any:
+    """The deployed models and their aliases, each with its licence and its state. With the header `xi-api-key`: the
+    bare list that ElevenLabs' clients read."""
+    if speaks_elevenlabs(request):
+        return listed_models(request)
     logs.event("received", dialect="openai", endpoint="models")
     services = services_of(request)
     parts = await services.cluster.statuses()

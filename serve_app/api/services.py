@@ -16,6 +16,7 @@ from serve_app.fetching import Fetcher
 from serve_app.heartbeats import Liveness
 from serve_app.job_client import JobClient
 from serve_app.jobs import Results
+from serve_app.lexicon import Lexicons
 from serve_app.settings import LOOPBACK_NAMES, JobsSettings, LimitSettings
 from serve_app.speech import Speaker
 from serve_app.storage import ObjectStore, UrlSigner
@@ -62,6 +63,7 @@ class Services:
     cluster: Cluster
     fetcher: Fetcher
     results: Results
+    lexicons: Lexicons
     signer: UrlSigner | None = None
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES

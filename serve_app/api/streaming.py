@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
 from fastapi import Request
@@ -26,16 +26,22 @@ from serve_app.domain import FRAMES_PER_S, SAMPLE_RATE_HZ, Pcm, SpeechRequest
 from serve_app.errors import EngineError, ServiceError
 from serve_app.speech_stream import SpeechStream
 
-__all__ = ["LIVE_HEADERS", "StreamForm", "streamed", "usage_of"]
+__all__ = ["LIVE_HEADERS", "JsonLines", "StreamForm", "streamed", "usage_of"]
 
 StreamForm = Literal["audio", "sse"]
+JsonLines = Callable[[AsyncIterator[bytes], SpeechStream], AsyncIterator[str]]
+"""What a dialect makes of the pieces of the file and of what is known of the units so far."""
 
 LIVE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Nobody on the way keeps it, or keeps it back."""
 
 
 async def streamed(
-    request: Request, accepted: SpeechRequest, encoding: Encoding, form: StreamForm, headers: Mapping[str, str]
+    request: Request,
+    accepted: SpeechRequest,
+    encoding: Encoding,
+    form: StreamForm | JsonLines,
+    headers: Mapping[str, str],
 ) -> StreamingResponse:
     """The answer, once there is something to hear. Raises as `Speaker.stream` and the stream of its first unit."""
     stream = await services_of(request).speaker.stream(accepted)
@@ -44,8 +50,12 @@ async def streamed(
         await file.take(await anext(stream))
         logs.event("first_audio", units=stream.units, audio_s=file.audio_s)
         spoken = speech_headers(accepted.model, accepted.seed, draft=stream.draft)
-        content_type = encoding.content_type if form == "audio" else "text/event-stream"
-        body = _audio(file) if form == "audio" else _events(file, len(accepted.text), request)
+        content_type = encoding.content_type
+        body: AsyncIterator[Any] = _audio(file)
+        if form == "sse":
+            content_type, body = "text/event-stream", _events(file, len(accepted.text), request)
+        elif form != "audio":
+            content_type, body = "application/x-ndjson", form(file.pieces(), stream)
         return _Streamed(file, body, content_type, {**spoken, **LIVE_HEADERS, **headers})
     except BaseException:
         await stream.close()

@@ -12,15 +12,15 @@ from functools import partial
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, UploadFile
 
 from serve_app import keys, logs
 from serve_app.api.services import services_of, tenant_of
-from serve_app.errors import Conflict, InvalidRequest, Overloaded, VoiceNotFound
+from serve_app.errors import Conflict, InvalidRequest, Overloaded, PayloadTooLarge, VoiceNotFound
 from serve_app.preparation import Fields
 from serve_app.voices import Upload, VoiceDetails
 
-__all__ = ["imported_voice", "parsed_labels", "parsed_language", "shown_url", "slowly", "voice_answer"]
+__all__ = ["imported_voice", "parsed_labels", "parsed_language", "recording_of", "shown_url", "slowly", "voice_answer"]
 
 T = TypeVar("T")
 
@@ -100,6 +100,15 @@ async def imported_voice(request: Request, url: str, field: str) -> str:
     return name
 
 
+async def recording_of(request: Request, file: UploadFile, field: str) -> bytes:
+    """What was uploaded. Raises PayloadTooLarge, naming `field`."""
+    limit = services_of(request).limits.voice_bytes
+    data = await file.read(limit + 1)
+    if len(data) > limit:
+        raise PayloadTooLarge(f"{field} is over {limit} bytes: send a shorter file, 5 to 12 s is best")
+    return data
+
+
 def shown_url(url: str | None) -> str:
     """Without the query, which may hold a signature."""
     return url.partition("?")[0] if url else ""
@@ -121,7 +130,7 @@ def parsed_labels(value: str, field: str) -> dict[str, str]:
         return {}
     try:
         found = json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{field} is {value[:40]!r}, not JSON ({error}): send an object of texts") from error
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise InvalidRequest(f'{field} is {value[:40]!r}: send an object of texts such as {{"accent": "Scottish"}}')

@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
@@ -109,7 +108,7 @@ class _Session:
         await self._tell("done", cancelled=cancelled, audio_s=self._audio_s, usage=usage)
 
     async def _accepted(self, start: Start) -> SpeechRequest:
-        accepted = await self._services.acceptance.accept(
+        return await self._services.acceptance.accept(
             text=None,
             text_field="text",
             model=start.model,
@@ -118,9 +117,9 @@ class _Session:
             parameters=start.parameters,
             tenant=tenant_of(self._websocket),
             request_id=request_id_of(self._websocket),
+            language=parsed_language(start.language or "", "language"),
+            normalize=start.normalize,
         )
-        language = parsed_language(start.language, "language") if start.language is not None else None
-        return replace(accepted, language=language, normalize=start.normalize)
 
     async def _listen(self, feed: SpeechFeed, stream: SpeechStream) -> None:
         """Take frames, also those that come too late. Ends when the client cancels."""

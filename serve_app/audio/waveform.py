@@ -18,12 +18,14 @@ FRAME_SAMPLES = 4096
 TAIL_S = 0.25
 
 
-def cross_fade(waves: Sequence[Pcm], overlap_s: float, pauses_s: Sequence[float] | None = None) -> Pcm:
+def cross_fade(
+    waves: Sequence[Pcm], overlap_s: float, pauses_s: Sequence[float] | None = None, tail_s: float = 0.0
+) -> Pcm:
     """`waves` one after the other, each fading linearly into the next over `overlap_s` seconds (0: just joined).
 
-    `pauses_s`: silence before each wave, which then fades into nothing (None: no pauses). An overlap is never longer
-    than the shorter of the two waves it joins, so the length of two is len(a) + len(b) - min(overlap, len(a), len(b)).
-    A wave of equal samples joined to its like keeps its level.
+    `pauses_s`: silence before each wave, where the wave before it does not fade (None: no pauses); `tail_s`: behind the
+    last. An overlap is never longer than the shorter of the two waves it joins, so the length of two is
+    len(a) + len(b) - min(overlap, len(a), len(b)). A wave of equal samples joined to its like keeps its level.
     Raises ValueError for no waves, or a negative overlap or pause.
     """
     if not waves:
@@ -31,7 +33,7 @@ def cross_fade(waves: Sequence[Pcm], overlap_s: float, pauses_s: Sequence[float]
     fader = CrossFader(overlap_s)
     pauses = [0.0] * len(waves) if pauses_s is None else pauses_s
     joined = [fader.add(wave, pause_s) for wave, pause_s in zip(waves, pauses, strict=True)]
-    return np.concatenate([*joined, fader.finish()])
+    return np.concatenate([*joined, fader.finish(tail_s)])
 
 
 class CrossFader:
@@ -53,9 +55,7 @@ class CrossFader:
     def add(self, wave: Pcm, pause_s: float = 0.0) -> Pcm:
         """All before the end of `wave`, which fades into the next one, that was not given yet. `pause_s`: silence
         before it, instead of an overlap."""
-        if not pause_s >= 0:
-            raise ValueError(f"pause_s is {pause_s}: it must be 0 or more")
-        pause = np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.float32)
+        pause = _silence(pause_s)
         overlap = 0 if len(pause) else min(self._wanted, len(self._wave), len(wave))
         last = np.concatenate([self._rest(overlap), pause])
         self.begins_at += len(self._wave) + len(pause) - overlap
@@ -65,9 +65,9 @@ class CrossFader:
         self._under = self._under[self._given :]
         return np.concatenate([before, sure])
 
-    def finish(self) -> Pcm:
-        """The end of the last wave."""
-        return self._rest(0)
+    def finish(self, tail_s: float = 0.0) -> Pcm:
+        """The end of the last wave, and `tail_s` of silence behind it."""
+        return np.concatenate([self._rest(0), _silence(tail_s)])
 
     def _rest(self, fade_out: int) -> Pcm:
         return _over(self._under, _faded(self._wave, self._fade_in, fade_out)[self._given :])
@@ -94,6 +94,12 @@ def time_stretch(audio: Pcm, factor: float) -> Pcm:
     silence = np.zeros(round(TAIL_S * max(1.0, factor) * SAMPLE_RATE_HZ), np.float32)
     stretched = np.concatenate(list(_filtered(graph, np.concatenate([audio, silence]))))
     return stretched[: round(len(audio) / factor)]
+
+
+def _silence(pause_s: float) -> Pcm:
+    if not pause_s >= 0:
+        raise ValueError(f"pause_s is {pause_s}: it must be 0 or more")
+    return np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.float32)
 
 
 def _faded(wave: Pcm, fade_in: int, fade_out: int) -> Pcm:

@@ -29,6 +29,7 @@ from serve_app.fetching import UrlFetcher
 from serve_app.heartbeats import Liveness
 from serve_app.job_client import JobClient
 from serve_app.jobs import Results
+from serve_app.lexicon import Lexicons
 from serve_app.models import describe
 from serve_app.runtimes import Runtimes
 from serve_app.settings import BuildArgs, ModelSettings
@@ -71,6 +72,7 @@ class Ingress:
             ),
             fetcher=UrlFetcher(args.url_timeout_s, args.url_addresses),
             results=Results(store),
+            lexicons=Lexicons(store),
             signer=signer,
             public_url=args.public_url,
             allowed_hosts=args.allowed_hosts,

@@ -2,9 +2,10 @@
 
     jobs/{shard}/{id}/progress-{run}-{number}-{done}-of-{units}.v1.npz
 
-Each object holds the units that were finished since the one before, every few seconds: the waveforms as they were (so
-that audio made of restored units is the same to the byte), under the index of the unit and a digest of all that it is
-spoken with. A unit whose digest is another one (the plan changed with the version) is spoken anew.
+Each object holds the units that were finished since the one before, every few seconds of audio or of time: the
+waveforms as they were (so that audio made of restored units is the same to the byte), under the index of the unit and a
+digest of all that it is spoken with. A unit whose digest is another one (the plan changed with the version) is spoken
+anew.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from serve_app import keys, logs
-from serve_app.domain import SpokenUnit, Unit
+from serve_app.domain import SAMPLE_RATE_HZ, SpokenUnit, Unit
 from serve_app.errors import ObjectCorrupt, ObjectNotFound, ServiceError
 from serve_app.jobs.records import JobRef, JobRequest
 from serve_app.patience import Patience, patiently
@@ -31,8 +32,11 @@ __all__ = ["KEEP_FROM_S", "KeptProgress", "drop_progress", "keeps_progress"]
 KEEP_FROM_S = 30.0
 """Planned seconds from which on a job's units are kept: less is spoken again in no time."""
 FLUSH_S = 5.0
-FLUSH_BYTES = 16 * 1024 * 1024
-"""170 s of audio: what a killed replica may lose, at most, beside what was spoken in FLUSH_S."""
+FLUSH_BYTES = 1024 * 1024
+"""11 s of audio: a store that is given little at a time has no moments in which it answers nobody else."""
+OBJECTS = 100
+"""Of a long job each holds this share at least, and FLUSH_S counts for no more: whoever asks how it is lists them."""
+BYTES_PER_S = 4 * SAMPLE_RATE_HZ
 
 
 def keeps_progress(request: JobRequest) -> bool:
@@ -71,6 +75,7 @@ class KeptProgress:
         self._waiting: dict[int, tuple[str, SpokenUnit]] = {}
         self._spoken: dict[int, SpokenUnit] = {}
         self._flushed_at = clock()
+        self._flush_bytes = max(FLUSH_BYTES, BYTES_PER_S * (request.audio_s or 0.0) / OBJECTS)
         self._number = 0
         self._writing = asyncio.Lock()
         self.done = 0
@@ -96,7 +101,8 @@ class KeptProgress:
             return
         self._waiting[unit.index] = digest(unit, self._request.speech.model_version), spoken
         size_bytes = sum(kept.audio.nbytes for _, kept in self._waiting.values())
-        is_due = size_bytes >= FLUSH_BYTES or self._clock() - self._flushed_at >= FLUSH_S
+        is_late = self._number < OBJECTS and self._clock() - self._flushed_at >= FLUSH_S
+        is_due = is_late or size_bytes >= self._flush_bytes
         if is_due and self.done < self.units:  # what is complete is stored as audio in a moment
             async with self._writing:  # one waits for the store, and the others for that one
                 step = partial(self._write)  # of its own: pauses are counted by step
@@ -143,7 +149,7 @@ class KeptProgress:
 def digest(unit: Unit, model_version: str | None) -> str:
     """Of all that decides how a unit sounds."""
     spoken_with = asdict(unit)
-    for name in ("request_id", "job_id", "alone", "pause_s", "due_in_s"):
+    for name in ("request_id", "job_id", "alone", "pause_s", "tail_s", "due_in_s"):
         spoken_with.pop(name, None)
     return hashlib.sha256(repr((sorted(spoken_with.items()), model_version)).encode()).hexdigest()[:32]
 

@@ -17,6 +17,7 @@ from serve_app.errors import InvalidUrl
 from serve_app.job_client import JobClient
 from serve_app.job_runner import JobRunner
 from serve_app.jobs import Marker, Results
+from serve_app.lexicon import Lexicons
 from serve_app.parameters import Defaults
 from serve_app.planning import PREVIEW_LIMITS
 from serve_app.preparation import Preparer
@@ -116,6 +117,7 @@ class LocalService:
             cluster=self,
             fetcher=self,
             results=Results(self.store, self.wall_clock),
+            lexicons=Lexicons(self.store),
             signer=self.signer,
             job_defaults=self.job_defaults,
             wall_clock=self.wall_clock,

@@ -75,10 +75,10 @@ def test_a_pause_is_silence_between_what_does_not_overlap() -> None:
     for wave, pause_s in zip(waves, pauses_s, strict=True):
         given.append(fader.add(wave, pause_s))
         begins_at.append(fader.begins_at)
-    whole = np.concatenate([*given, fader.finish()])
-    assert whole.tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 2, 2, 2.25, 2.75, 3, 3]
+    whole = np.concatenate([*given, fader.finish(2 / SAMPLE_RATE_HZ)])
+    assert whole.tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 2, 2, 2.25, 2.75, 3, 3, 0, 0]
     assert begins_at == [1, 8, 10]
-    assert np.array_equal(whole, cross_fade(waves, 2 / SAMPLE_RATE_HZ, pauses_s))
+    assert np.array_equal(whole, cross_fade(waves, 2 / SAMPLE_RATE_HZ, pauses_s, 2 / SAMPLE_RATE_HZ))
     with pytest.raises(ValueError, match="pause_s is -1"):
         fader.add(waves[0], -1)
 

@@ -1,9 +1,13 @@
 """What a page of jobs makes good where it comes across it, and what it costs to ask for little."""
 
+import asyncio
+import threading
+
 import pytest
 
+from serve_app.errors import StorageUnreachable
 from serve_app.job_client import AT_ONCE, JobClient
-from serve_app.job_pages import BEGUN_AGE_S, DOUBTED_S, SCANNED, WINDOW
+from serve_app.job_pages import BEGUN_AGAIN_S, BEGUN_AGE_S, DOUBTED_S, SCANNED, WINDOW
 from serve_app.jobs import JobLists, RunEnd, marker_of
 from serve_app.storage import MemoryStore
 from tests.support.interleaving import Crash, Crashing, Hooked
@@ -139,3 +143,29 @@ async def test_a_begun_job_is_asked_once_in_a_while_and_its_end_shows_at_once(st
     assert (await states(client), len(asked)) == (["queued"], 2)
     jobs.settle(request, jobs.finish(job_outcome("completed")))
     assert await states(client) == await states(client, "completed") == ["completed"]
+
+
+async def test_no_page_waits_for_a_begun_job_that_was_asked_for_a_moment_ago(store):
+    """It is looked at again beside the page, once; a store that fails then changes nothing."""
+    request, clock, answers = job_request(), Clock(), threading.Event()
+    jobs, asked = job_store(store, clock), []
+    jobs.submit(request)
+    jobs.begin(request, run=1, owner="a", started_at=150.0)
+
+    def slowly(_: str, key: str) -> None:
+        if key.startswith("jobs/"):
+            asked.append(key)
+            if len(asked) == 2:
+                answers.wait()
+                raise StorageUnreachable("the store is away")
+
+    client = JobClient(Hooked(store, slowly), None, clock, wall_clock=clock.wall)
+    assert await states(client) == ["in_progress"]
+    jobs.end_run(RunEnd(job_id=request.job_id, run=1, reason="failed", ended_at=160.0, not_before=162.0))
+    clock.now += BEGUN_AGAIN_S
+    for _ in range(3):
+        assert await states(client) == ["in_progress"]
+    answers.set()
+    while await states(client) == ["in_progress"]:
+        await asyncio.sleep(0)
+    assert (await states(client), len(asked)) == (["queued"], 3)

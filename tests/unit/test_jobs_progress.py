@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from serve_app.domain import SpokenUnit
+from serve_app.domain import SAMPLE_RATE_HZ, SpokenUnit
 from serve_app.errors import EngineError, ObjectCorrupt
 from serve_app.jobs import JobRequest, KeptProgress, progress
-from serve_app.jobs.progress import FLUSH_BYTES, FLUSH_S, KEEP_FROM_S, drop_progress
+from serve_app.jobs.progress import FLUSH_BYTES, FLUSH_S, KEEP_FROM_S, OBJECTS, drop_progress
 from serve_app.storage import MemoryStore
 from tests.support.jobs import (
     JOB_ID,
@@ -82,6 +82,23 @@ async def test_units_are_written_when_they_are_many_bytes(store):
     for unit, objects in zip(units, (0, 1, 1, 1), strict=True):
         await made.spoken(unit, SpokenUnit(half, "f5"))
         assert len(kept(store)) == objects
+
+
+async def test_a_long_job_keeps_its_units_in_few_objects(store):
+    """Each is a hundredth of it at least, and once there are a hundred no time makes it less."""
+    clock = Clock()
+    request = LONG.model_copy(update={"audio_s": OBJECTS * 4 * FLUSH_BYTES / (4 * SAMPLE_RATE_HZ)})
+    made = KeptProgress(store, request, 1, (), clock)
+    units = [unit_of(request, index) for index in range(OBJECTS + 8)]
+    await made.planned(units)
+    share = SpokenUnit(np.zeros(FLUSH_BYTES // 4, np.float32), "f5")
+    for unit, objects in zip(units[:4], (0, 0, 0, 1), strict=True):
+        await made.spoken(unit, share)
+        assert len(kept(store)) == objects
+    for unit in units[4:]:
+        clock.now += FLUSH_S
+        await made.spoken(unit, SpokenUnit(np.zeros(24, np.float32), "f5"))
+    assert len(kept(store)) == OBJECTS
 
 
 async def test_what_completes_the_job_is_not_written(store):

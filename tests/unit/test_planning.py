@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef, VoiceStats
 from serve_app.errors import InvalidText, UnusableVoice
-from serve_app.planning import PLAN_VERSION, PREVIEW_LIMITS, UnitLimits, limits_for_f5, plan, unit_seed
+from serve_app.planning import (
+    PLAN_VERSION,
+    PREVIEW_LIMITS,
+    UnitLimits,
+    estimated_audio_s,
+    limits_for_f5,
+    plan,
+    planned,
+    unit_seed,
+)
 
 REQUEST = SpeechRequest(
     text="One two three. Four five six.",
@@ -109,7 +118,89 @@ def test_a_preview_of_a_long_text_is_several_units() -> None:
     """Units are filled with whole sentences up to the limit: 300 bytes hold 16 sentences of 17 and their spaces."""
     request = dataclasses.replace(REQUEST, text="It is raining ok. " * 40, voice=VoiceRef("heart", BUILTIN))
     units = plan(request, PREVIEW_LIMITS)
-    assert [unit.text.count(".") for unit in units] == [16, 16, 8]
+    assert [unit.text.count(".") for unit in units] == [2, 16, 16, 6]
+
+
+OPENINGS = [
+    # not longer than what is heard first may be: one unit
+    ("Well, this is short, but it has a few clauses, and all of them are spoken in one go, as they are.", 1),
+    # the first clause that is long enough, and never one that is cut
+    ("Hello, my dear friend and neighbour, " + "how are you on this fine day that we have " * 3, 36),
+    ("Hi. Yes. All of it is true, " + "and nothing that you were told is not " * 4, 27),
+    ("A first sentence of some length. " + "And then another one that goes on for long " * 3, 32),
+    ("第一句话说完了。" + "然后我们再说一些别的事情，" * 8, 24),
+    # no clause that soon: whole words, evenly
+    ("one two three four five six seven eight nine ten " * 5, 100),
+    # only a scrap would be left
+    (
+        "This goes on and on and on without a mark for just so long that it is over what may be heard first, ok",
+        102 // 2,
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "most"), OPENINGS)
+def test_the_first_unit_is_heard_soon(text: str, most: int) -> None:
+    """It is a short clause where there is one, at least long enough to be spoken well; the text stays whole."""
+    units = plan(dataclasses.replace(REQUEST, text=text), PREVIEW_LIMITS)
+    if most == 1:
+        assert len(units) == 1
+        return
+    first = len(units[0].text.encode())
+    assert 24 <= first <= most
+    assert "".join(unit.text for unit in units).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_unit_ends_with_its_paragraph() -> None:
+    """A pause follows, shorter for fast speech; a line of marks belongs to the paragraph before it."""
+    request = dataclasses.replace(REQUEST, text="Title\n\nOne.\nTwo.\n\n* * *\n\nThree.", speed=2.0)
+    assert [(unit.text, unit.pause_s) for unit in plan(request, PREVIEW_LIMITS)] == [
+        ("Title", 0.0),
+        ("One. Two. * * *", 0.25),
+        ("Three.", 0.25),
+    ]
+
+
+def test_a_text_directs_its_voices_and_pauses() -> None:
+    """Each voice has its own limits; a pause that is asked for is the pause, a change of voice has a short one."""
+    anna, bert = VoiceRef("anna", "v1"), VoiceRef("bert", "v2")
+    text = "Mine. [voice:b] His, and more of it. [pause:2] [voice:a] Hers.\n\nHers too. [pause:0] [voice:b] End."
+    request = dataclasses.replace(REQUEST, text=f"{text} [pause:3]", voices={"a": anna, "b": bert})
+    limits = {REQUEST.voice: UnitLimits(100, 1.0), anna: UnitLimits(100, 1.0), bert: UnitLimits(16, 2.0)}
+    units = [*planned(request, limits.__getitem__)]
+    assert [(unit.text, unit.voice, unit.pause_s, unit.tail_s) for unit in units] == [
+        ("Mine.", REQUEST.voice, 0.0, 0.0),
+        ("His,", bert, 0.25, 0.0),
+        ("and more of it.", bert, 0.0, 0.0),
+        ("Hers.", anna, 2.0, 0.0),
+        ("Hers too.", anna, 0.5, 0.0),
+        ("End.", bert, 0.0, 3.0),
+    ]
+    assert [unit.frames for unit in units] == [5, 8, 30, 5, 9, 8]
+    assert [unit.index for unit in units] == list(range(6))
+    assert estimated_audio_s("Mine. [pause:2]", 1.0) == pytest.approx(7 / 15 + 2, abs=0.1)
+
+
+def test_a_voice_that_was_not_fixed_at_acceptance_is_refused() -> None:
+    """What came later than that, in a text that is still being written, cannot be."""
+    with pytest.raises(InvalidText, match=r"has \[voice:eve\], and a text that comes in pieces cannot switch voices"):
+        plan(dataclasses.replace(REQUEST, text="Hello. [voice:eve] Hi."), PREVIEW_LIMITS)
+
+
+def test_units_come_as_they_are_asked_for() -> None:
+    """What is wrong at the end of a long text keeps nobody from its beginning."""
+    units = planned(dataclasses.replace(REQUEST, text="It is fine. " * 40 + "—" * 400 + "x"), lambda _: PREVIEW_LIMITS)
+    assert next(units).text == "It is fine. It is fine. It is fine."
+    with pytest.raises(InvalidText, match="cannot be divided"):
+        list(units)
+
+
+def test_a_plan_goes_on_where_another_ended() -> None:
+    """With its own numbers and seeds, and no short first unit."""
+    request = dataclasses.replace(REQUEST, text="It is raining ok. " * 20)
+    units = [*planned(request, lambda _: PREVIEW_LIMITS, first_index=5)]
+    assert [(unit.index, unit.seed) for unit in units] == [(index, unit_seed(7, index)) for index in (5, 6)]
+    assert units[0].text.count(".") == 16
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "...", "?!", "\u200b", "*** --- ***", "\x00"])
@@ -127,6 +218,10 @@ def test_the_text_is_normalised() -> None:
 
 def test_the_plan_has_a_version() -> None:
     """Stored audio is keyed by it: whoever changes the units of a text raises it and this line."""
-    assert PLAN_VERSION == 1
+    assert PLAN_VERSION == 2
     units = plan(dataclasses.replace(REQUEST, text="Dr. No, I said, said no. Yes!\n\nSo be it…"), UnitLimits(16, 1.0))
-    assert [unit.text for unit in units] == ["Dr. No, I said,", "said no. Yes!", "So be it…"]
+    assert [(unit.text, unit.pause_s) for unit in units] == [
+        ("Dr. No, I said,", 0),
+        ("said no. Yes!", 0),
+        ("So be it…", 0.5),
+    ]

@@ -8,7 +8,7 @@ import pytest
 from serve_app.domain import BUILTIN, FRAMES_PER_S, SAMPLE_RATE_HZ, SpeechRequest, VoiceRef
 from serve_app.errors import InvalidText, Overloaded
 from serve_app.patience import Patience
-from serve_app.planning import unit_seed
+from serve_app.planning import PARAGRAPH_PAUSE_S, unit_seed
 from serve_app.speech import LOOK_AHEAD
 from serve_app.speech_feed import SpeechFeed
 from serve_app.speech_stream import SpeechStream
@@ -98,6 +98,20 @@ async def test_nothing_behind_a_flush_fades_into_what_is_before_it(overlap_s: fl
         (1 - overlap_s, 2 - overlap_s),
         (2 - overlap_s, 3 - overlap_s),
     ]
+
+
+async def test_a_paragraph_ends_with_a_pause_as_within_a_text():
+    """Wherever the text was cut; a pause that it asks for stands instead."""
+    feed, stream = await fed(synthesizer := spoken())
+    for piece in (f"{LONG}\n", f"\n{LONG} ", f"{LONG}\n\n[pause:1.5] {LONG}"):
+        feed.add(piece)
+    feed.flush()
+    feed.add(f"\n \n{LONG}")
+    feed.close()
+    async for _ in stream:
+        pass
+    pauses_s = [unit.pause_s for unit in synthesizer.asked if unit.pause_s]
+    assert pauses_s == [PARAGRAPH_PAUSE_S, 1.5, PARAGRAPH_PAUSE_S]
 
 
 async def test_short_sentences_wait_for_the_next():

@@ -50,7 +50,9 @@ SENTENCES = [
 @pytest.mark.parametrize(("text", "expected"), SENTENCES, ids=[text[:20] for text, _ in SENTENCES])
 def test_sentences(text: str, expected: list[str]) -> None:
     """Stops of many scripts end a sentence; abbreviations, initials, decimals and wrapped lines do not."""
-    assert sentences(normalise(text)) == expected
+    found = sentences(normalise(text))
+    assert [" ".join(sentence.split()) for sentence in found] == expected
+    assert "".join(found) == normalise(text)
 
 
 PIECES = [
@@ -74,6 +76,13 @@ PIECES = [
     ("abcdefghijkl", 10, ["abcdef", "ghijkl"]),
     ("今天天气很好我们", 12, ["今天天气", "很好我们"]),
     ("a verylongword here", 8, ["a verylo", "ngword", "here"]),
+    # no spaces either, in a script that sets none: where a word may end
+    ("วันนี้อากาศดีมากฉันอยากไปเที่ยวทะเล", 60, ["วันนี้อากาศดีมากฉัน", "อยากไปเที่ยวทะเล"]),
+    ("今日は天気がとても良いので海に行きたい", 30, ["今日は天気がとても", "良いので海に行きたい"]),
+    ("今天是晴天我想和我的朋友一起去海边玩", 27, ["今天是晴天我想和我", "的朋友一起去海边玩"]),
+    # numbers are not divided
+    ("that is 1 000 000 km", 15, ["that is", "1 000 000 km"]),
+    ("他在３：３０和1，000之间", 20, ["他在", "３：３０和", "1，000之间"]),
     # never inside what a reader sees as one character
     ("a👩‍👩‍👧b", 19, ["a👩‍👩‍👧", "b"]),
     ("a🇩🇪b🇫🇷c", 10, ["a🇩🇪", "b🇫🇷c"]),

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serve_app.splitting import sentences
+from serve_app.splitting import FIRST_MIN_BYTES, sentences
 from serve_app.text import normalise
-from serve_app.text_feed import FIRST_BYTES, TextFeed
+from serve_app.text_feed import TextFeed
 from tests.unit.test_splitting import SENTENCES
 
 
-def fed(*pieces: str, first_bytes: int = FIRST_BYTES) -> list[list[str]]:
+def fed(*pieces: str, first_bytes: int = FIRST_MIN_BYTES) -> list[list[str]]:
     """What each piece gives, and the flush behind them."""
     feed = TextFeed(first_bytes)
     return [*(feed.add(piece) for piece in pieces), [feed.flush()]]
@@ -25,8 +25,8 @@ def joined(lists: list[list[str]]) -> list[str]:
 @pytest.mark.parametrize(("text", "expected"), SENTENCES, ids=[text[:20] for text, _ in SENTENCES])
 def test_the_sentences_are_those_of_the_whole_text(text: str, expected: list[str]):
     """Character by character; only that the first may be cut after a clause."""
-    found = [" ".join(sentence.split()) for sentence in joined(fed(*text, first_bytes=0))]
-    assert found == expected == sentences(normalise(text))
+    pieces, whole = joined(fed(*text, first_bytes=0)), sentences(normalise(text))
+    assert [" ".join(each.split()) for each in pieces] == [" ".join(each.split()) for each in whole] == expected
 
 
 MARKS = [
@@ -105,11 +105,11 @@ def test_a_sentence_is_given_as_soon_as_it_is_sure(pieces: list[str], given_by: 
 
 
 def test_what_is_given_first_ends_with_a_clause():
-    """So that it is heard soon; it has FIRST_BYTES at least, and behind it only sentences count."""
+    """So that it is heard soon; it has FIRST_MIN_BYTES at least, and behind it only sentences count."""
     text = "Well, let us see what there is, and what not, before we go. So, this, that and the other follow. "
     first, second, *rest = joined(fed(text))
     assert (first, second) == ("Well, let us see what there is, ", "and what not, before we go. ")
-    assert len(first) >= FIRST_BYTES
+    assert len(first) >= FIRST_MIN_BYTES
     assert rest == ["So, this, that and the other follow. "]
     assert joined(fed("Yes. ", "It is so, as I said before, you know. ", "And"))[:2] == [
         "Yes. ",
