@@ -146,6 +146,16 @@ async def test_what_cannot_be_planned_ends_the_speech_behind_what_can():
     assert sum(heard) == stream.units * SAMPLE_RATE_HZ > 0
 
 
+async def test_a_text_in_pieces_switches_no_voices():
+    """They are looked up when a text is accepted, so that it is refused, however the directive was cut."""
+    feed, stream = await fed(spoken())
+    for piece in ("[voi", "ce:an", f"na] {LONG}"):
+        feed.add(piece)
+    feed.close()
+    with pytest.raises(InvalidText, match="cannot switch voices"):
+        await anext(stream)
+
+
 async def test_a_slow_listener_holds_no_more_than_the_look_ahead():
     """However much text waits."""
     feed, stream = await fed(synthesizer := spoken())
