@@ -1,13 +1,10 @@
 """What a text itself directs: `[voice:anna]` has all that follows spoken by another voice, `[pause:0.5]` is silence in
 seconds.
 
-    text -> Turn (x n): what is spoken by one voice, and the silence before it
-
 Pure: whether there is such a voice is not known here. Anything else in brackets is text.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from serve_app.errors import InvalidText
@@ -16,10 +13,11 @@ __all__ = [
     "MAX_PAUSES_S",
     "MAX_PAUSE_S",
     "MAX_VOICES",
-    "Turn",
+    "Pause",
+    "VoiceSwitch",
+    "directive_of",
     "named_voices",
     "pauses_s",
-    "turns",
     "without_directives",
 ]
 
@@ -33,51 +31,43 @@ _SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?|\.[0-9]{1,6}")
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """`voice`: by the name that the text has for it, None: the request's own. `pause_s`: silence before it, None: none
-    was asked for. `text` may be blank, where silence ends a text."""
+class VoiceSwitch:
+    """`name`: as the text has it."""
 
-    text: str
-    voice: str | None = None
-    pause_s: float | None = None
+    name: str
 
 
-def turns(text: str) -> Iterator[Turn]:
-    """The turns of `text`, in order; directives that follow one another belong to the same turn.
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """`pause_s`: silence, in seconds."""
 
-    Raises InvalidText for a directive whose value is none, or that is out of its range.
-    """
-    _check(text)
-    voice: str | None = None
-    pause_s: float | None = None
-    begin = 0
-    for found in _DIRECTIVE.finditer(text):
-        if before := text[begin : found.start()].strip():
-            yield Turn(before, voice, pause_s)
-            pause_s = None
-        begin = found.end()
-        if found["what"] == "voice":
-            voice = found["value"].strip()
-        else:
-            pause_s = (pause_s or 0.0) + float(found["value"])
-    if text[begin:].strip() or pause_s is not None or begin == 0:
-        yield Turn(text[begin:].strip(), voice, pause_s)
+    pause_s: float
+
+
+def directive_of(part: str) -> VoiceSwitch | Pause | None:
+    """What `part` of a checked text directs, if it is a directive and nothing else."""
+    if (found := _DIRECTIVE.fullmatch(part)) is None:
+        return None
+    return VoiceSwitch(found["value"].strip()) if found["what"] == "voice" else Pause(float(found["value"]))
 
 
 def named_voices(text: str) -> tuple[str, ...]:
-    """The names of voices in `text`, each once, in order. Raises InvalidText as `turns`."""
+    """The names of voices in `text`, each once, in order.
+
+    Raises InvalidText for a directive whose value is none or out of its range, and for too many of them.
+    """
     _check(text)
     return tuple(dict.fromkeys(_voices(text)))
 
 
 def pauses_s(text: str) -> float:
-    """Seconds of all pauses that `text` asks for. Raises InvalidText as `turns`."""
+    """Seconds of all pauses that `text` asks for. Raises InvalidText as `named_voices`."""
     _check(text)
     return sum(map(float, _pauses(text)))
 
 
 def without_directives(text: str) -> str:
-    """`text` with a space for each directive. Raises InvalidText as `turns`."""
+    """`text` with a space for each directive. Raises InvalidText as `named_voices`."""
     _check(text)
     return _DIRECTIVE.sub(" ", text)
 

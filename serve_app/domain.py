@@ -110,9 +110,9 @@ class SpeechRequest:
     `speed` is a factor on the speaking rate (1.0 natural, 2.0 twice as fast). `sampling` is None for a model that does
     not sample; `cross_fade_s`, between the units, is None for the model's own. `model_version` is the `made_by` that
     the model's replicas had published (see `runtimes`), None where none had. `language` is that of the text ("en",
-    "pt-BR"), None where nobody said. `normalize`: numbers and the like are written out. `lexicon`: words and how they
-    are spelt for the model, in the order in which they are replaced. `voices`: those that the text itself switches to,
-    by the names that it has for them.
+    "pt-BR"), None where nobody said: then `languages`, which are the model's, decide with the script. `normalize`:
+    markup goes, and numbers become words; `normalisers`: in which languages, of which the text has some. `lexicon`:
+    words and how they are spelled for the model. `voices`: those that the text itself switches to, by its names.
     """
 
     text: str
@@ -127,7 +127,9 @@ class SpeechRequest:
     cross_fade_s: float | None = None
     model_version: str | None = None
     language: str | None = None
+    languages: tuple[str, ...] = ()
     normalize: bool = True
+    normalisers: tuple[str, ...] = ()
     lexicon: tuple[tuple[str, str], ...] = ()
     voices: Mapping[str, VoiceRef] = field(default_factory=dict)
 

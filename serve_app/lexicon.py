@@ -7,6 +7,7 @@ The functions are pure. `Lexicons` blocks on the store: async callers run it in 
 
 import json
 import re
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -18,7 +19,16 @@ from serve_app import keys
 from serve_app.errors import InvalidRequest, ObjectCorrupt, ObjectNotFound
 from serve_app.storage import ObjectStore
 
-__all__ = ["MAX_REQUEST_ENTRIES", "MAX_TENANT_ENTRIES", "Lexicon", "Lexicons", "applied", "checked", "joined"]
+__all__ = [
+    "MAX_REQUEST_ENTRIES",
+    "MAX_TENANT_ENTRIES",
+    "Lexicon",
+    "Lexicons",
+    "applied",
+    "checked",
+    "joined",
+    "relevant",
+]
 
 Lexicon = tuple[tuple[str, str], ...]
 """Words with their spellings; of two entries for one place in a text the longer wins, then the earlier."""
@@ -27,6 +37,7 @@ MAX_REQUEST_ENTRIES = 100
 MAX_TENANT_ENTRIES = 1000
 MAX_CHARS = 100
 CACHED_S = 5.0
+TENANTS = 1000
 SCHEMA_VERSION = 1
 
 # Scripts that set no space between words: a word may begin and end anywhere.
@@ -70,6 +81,12 @@ def joined(tenant_lexicon: Lexicon, request_lexicon: Lexicon) -> Lexicon:
     """Both; a request's entry takes the place of the tenant's for the same word, however its case is."""
     own = {_folded(word) for word, _ in request_lexicon}
     return (*request_lexicon, *(entry for entry in tenant_lexicon if _folded(entry[0]) not in own))
+
+
+def relevant(text: str, lexicon: Lexicon) -> Lexicon:
+    """Those entries that may match somewhere in `text`."""
+    folded = _folded(_SPACES.sub(" ", text))
+    return tuple(entry for entry in lexicon if _folded(entry[0]) in folded)
 
 
 def applied(text: str, lexicon: Lexicon) -> str:
@@ -138,27 +155,31 @@ class Lexicons:
 
     def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._seen: TTLCache[str, Lexicon] = TTLCache(maxsize=1000, ttl=CACHED_S, timer=clock)
+        self._lock = threading.Lock()
+        self._seen: TTLCache[str, Lexicon] = TTLCache(TENANTS, CACHED_S, clock)
 
     def get(self, tenant: str) -> Lexicon:
         """As it was at most 5 s ago; () where the tenant has stored none."""
-        seen = self._seen.get(tenant)
-        if seen is None:
-            seen = self._seen[tenant] = self._read(tenant)
-        return seen
+        with self._lock:
+            seen = self._seen.get(tenant)
+        return self._keep(tenant, self._read(tenant)) if seen is None else seen
 
     def put(self, tenant: str, entries: Mapping[str, str]) -> Lexicon:
         """In place of what was there. Raises InvalidRequest. Other processes see it within 5 s."""
         lexicon = checked(entries, field="entries", limit=MAX_TENANT_ENTRIES)
         body = json.dumps({"schema_version": SCHEMA_VERSION, "entries": dict(lexicon)}, ensure_ascii=False)
         self._store.put(keys.lexicon(tenant), body.encode(), content_type="application/json")
-        self._seen[tenant] = lexicon
-        return lexicon
+        return self._keep(tenant, lexicon)
 
     def delete(self, tenant: str) -> None:
         """Nothing happens where there is none."""
         self._store.delete(keys.lexicon(tenant))
-        self._seen[tenant] = ()
+        self._keep(tenant, ())
+
+    def _keep(self, tenant: str, lexicon: Lexicon) -> Lexicon:
+        with self._lock:
+            self._seen[tenant] = lexicon
+        return lexicon
 
     def _read(self, tenant: str) -> Lexicon:
         key = keys.lexicon(tenant)

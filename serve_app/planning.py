@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, groupby
+from typing import cast
 
-from serve_app.directives import Turn, pauses_s, turns, without_directives
+from serve_app.directives import Pause, VoiceSwitch, directive_of, pauses_s, without_directives
 from serve_app.domain import FRAMES_PER_S, SpeechRequest, Unit, VoiceRef, VoiceStats
 from serve_app.errors import InvalidText, UnusableVoice
 from serve_app.splitting import FIRST_BYTES, FIRST_MIN_BYTES, opening, pack, sentences, speakable, width
+from serve_app.spoken import spoken_parts
 from serve_app.text import FIELD, normalise
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "VOICE_PAUSE_S",
     "UnitLimits",
     "estimated_audio_s",
+    "has_speech",
     "limits_for_f5",
     "plan",
     "planned",
@@ -35,6 +38,9 @@ __all__ = [
 PLAN_VERSION = 2
 """Goes up whenever the units or seeds of any request change, here or in what is done to a text: audio follows."""
 
+NOTHING = f"{FIELD} has nothing to speak: send at least one letter or digit"
+ENOUGH_CHARS = 1000
+"""Of a paragraph that are looked at together for the ends of its sentences."""
 PARAGRAPH_PAUSE_S, VOICE_PAUSE_S = 0.5, 0.25
 """Silence between paragraphs, and where another voice goes on, at speed 1 and where the text asks for none itself."""
 
@@ -99,13 +105,22 @@ def estimated_audio_s(text: str, speed: float) -> float:
     return len(without_directives(normal).encode()) / BYTES_PER_S / speed + pauses_s(normal)
 
 
+def has_speech(request: SpeechRequest) -> bool:
+    """Whether anything is left to speak once markup and directives are gone. Raises InvalidText as `planned`."""
+    without_directives(normalise(request.text))
+    return any(speakable(part) and directive_of(part) is None for part in _spoken_parts(request))
+
+
 def plan(request: SpeechRequest, limits: UnitLimits) -> tuple[Unit, ...]:
     """All units of `request`, whose voices have the same limits. Raises as `planned`."""
     return tuple(planned(request, lambda _: limits))
 
 
 def planned(
-    request: SpeechRequest, limits_of: Callable[[VoiceRef], UnitLimits], *, first_index: int = 0
+    request: SpeechRequest,
+    limits_of: Callable[[VoiceRef], UnitLimits],
+    *,
+    first_index: int = 0,
 ) -> Iterator[Unit]:
     """The units of `request.text`: whole sentences as far as their voice's `max_bytes` allows (see `splitting`), none
     over the end of a paragraph; the first a short clause where the text has one, so that it is heard soon.
@@ -114,6 +129,7 @@ def planned(
     `first_index`: of the first unit; one of 0 begins the speech. Raises InvalidText, also in between, when nothing in
     the text can be spoken, when a directive in it is none, or when a part of it cannot be divided into units.
     """
+    without_directives(normalise(request.text))  # checks them
     waiting: Unit | None = None
     index = first_index
     for piece in _pieces(request, limits_of, first_index):
@@ -135,8 +151,9 @@ def planned(
             pause_s=piece.pause_s,
         )
         index += 1
-    if waiting is not None:
-        yield waiting
+    if waiting is None:
+        raise InvalidText(NOTHING)
+    yield waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,26 +166,49 @@ class _Piece:
 
 
 def _pieces(request: SpeechRequest, limits_of: Callable[[VoiceRef], UnitLimits], first_index: int) -> Iterator[_Piece]:
-    text = normalise(request.text)
-    if not speakable(without_directives(text)):
-        raise InvalidText(f"{FIELD} has nothing to speak: send at least one letter or digit")
-    spoken_by: VoiceRef | None = None
+    voice, spoken_by = request.voice, None
     asked_s: float | None = None  # silence before what comes next, where the text asks for some
-    for turn in turns(text):
-        voice = request.voice if turn.voice is None else _switched(request, turn.voice)
-        if turn.pause_s is not None:
-            asked_s = (asked_s or 0.0) + turn.pause_s
-        for paragraph in _paragraphs(turn):
-            pause_s = 0.0 if spoken_by is None else PARAGRAPH_PAUSE_S if spoken_by == voice else VOICE_PAUSE_S
-            pause_s = pause_s / request.speed if asked_s is None else asked_s
-            max_bytes = limits_of(voice).max_bytes
-            is_first = first_index == 0 and spoken_by is None
-            for piece in _opened(paragraph, max_bytes) if is_first else pack(sentences(paragraph), max_bytes):
-                yield _Piece(piece, voice, pause_s)
-                pause_s = 0.0
-            spoken_by, asked_s = voice, None
+    for kind, group in groupby(_stretches(request), type):
+        if kind is not str:
+            for each in group:
+                if isinstance(each, VoiceSwitch):
+                    voice = _switched(request, each.name)
+                elif isinstance(each, Pause):
+                    asked_s = (asked_s or 0.0) + each.pause_s
+            continue
+        pause_s = 0.0 if spoken_by is None else PARAGRAPH_PAUSE_S if spoken_by == voice else VOICE_PAUSE_S
+        pause_s = pause_s / request.speed if asked_s is None else asked_s
+        opens = first_index == 0 and spoken_by is None
+        for piece in _packed(cast("Iterator[str]", group), limits_of(voice).max_bytes, opens=opens):
+            yield _Piece(piece, voice, pause_s)
+            pause_s = 0.0
+        spoken_by, asked_s = voice, None
     if asked_s is not None:
-        yield _Piece("", request.voice, asked_s)
+        yield _Piece("", voice, asked_s)
+
+
+class _ParagraphEnd:
+    """Between two paragraphs."""
+
+
+def _stretches(request: SpeechRequest) -> Iterator[str | VoiceSwitch | Pause | _ParagraphEnd]:
+    """Sentences, with the whitespace behind them, and what is between them. What has no letter or digit stays with the
+    sentence before or behind it."""
+    text = ""
+    for part in _spoken_parts(request):
+        directive = directive_of(part)
+        if directive is None and part.strip():
+            text += part if text else part.lstrip()
+            if len(text) >= ENOUGH_CHARS:  # to know where sentences end, but for the last
+                *known, text = sentences(text) or [text]
+                yield from known
+        elif speakable(text):
+            yield from sentences(text)
+            text = ""
+            yield directive or _ParagraphEnd()
+        elif directive is not None:
+            yield directive
+    yield from sentences(text)
 
 
 def _switched(request: SpeechRequest, name: str) -> VoiceRef:
@@ -179,26 +219,26 @@ def _switched(request: SpeechRequest, name: str) -> VoiceRef:
     return voice
 
 
-def _paragraphs(turn: Turn) -> Iterator[str]:
-    """Those of a turn; one without a letter or digit stays with the one before it, or the first behind."""
-    waiting = ""
-    for paragraph in turn.text.split("\n\n"):
-        if waiting and speakable(waiting) and speakable(paragraph):
-            yield waiting
-            waiting = ""
-        waiting = f"{waiting}\n{paragraph}" if waiting else paragraph
-    if speakable(waiting):
-        yield waiting
+def _spoken_parts(request: SpeechRequest) -> Iterator[str]:
+    return spoken_parts(
+        request.text,
+        language=request.language,
+        languages=request.languages,
+        normalize=request.normalize,
+        lexicon=request.lexicon,
+    )
 
 
-def _opened(paragraph: str, max_bytes: int) -> Iterator[str]:
-    """The pieces of the first paragraph, of which the first is heard soon."""
-    coming, begin = iter(sentences(paragraph)), ""
-    for sentence in coming:
+def _packed(sentences_of: Iterator[str], max_bytes: int, *, opens: bool) -> Iterator[str]:
+    """The pieces of a paragraph; of one that `opens` the speech the first is heard soon."""
+    if not opens:
+        yield from pack(sentences_of, max_bytes)
+        return
+    begin = ""
+    for sentence in sentences_of:
         begin += sentence
         if width(begin) > FIRST_BYTES + FIRST_MIN_BYTES:
             break
-    first = opening(begin, max_bytes)
-    if first:
+    if first := opening(begin, max_bytes):
         yield from pack([begin[:first]], max_bytes)
-    yield from pack(chain(sentences(begin[first:]), coming), max_bytes)
+    yield from pack(chain(sentences(begin[first:]), sentences_of), max_bytes)

@@ -18,7 +18,7 @@ from serve_app.normalisation import Languages, TextLanguages, normalisers, writt
 from serve_app.text import normalise
 from serve_app.web_addresses import spoken_addresses, without_addresses
 
-__all__ = ["normalisers_of", "spoken_parts", "spoken_text"]
+__all__ = ["entries_for", "normalisers_of", "spoken_parts", "spoken_text"]
 
 _DIRECTIVE = re.compile(r"(\[(?:pause|voice):[^\[\]\n]{0,200}\])")
 
@@ -72,6 +72,20 @@ def normalisers_of(
         return ()
     visible = _DIRECTIVE.sub(" ", _visible(text, language, languages))
     return normalisers(visible, _languages_of(visible, language, languages))
+
+
+def entries_for(
+    text: str,
+    lexicon: Lexicon,
+    *,
+    language: str | None = None,
+    languages: Sequence[str] = (),
+    normalize: bool = True,
+) -> Lexicon:
+    """Those of `lexicon` that may match in this text: a request need not carry the others."""
+    if not lexicon:
+        return ()
+    return lexicons.relevant(_visible(text, language, languages) if normalize else normalise(text), lexicon)
 
 
 def _visible(text: str, language: str | None, languages: Sequence[str]) -> str:

@@ -8,16 +8,20 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 from serve_app import logs
 from serve_app.catalog import Catalog, Model
 from serve_app.directives import named_voices, without_directives
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
 from serve_app.errors import InvalidText, PayloadTooLarge, VoiceNotFound
+from serve_app.lexicon import MAX_REQUEST_ENTRIES, Lexicons, checked, joined
 from serve_app.parameters import MAX_SEED, Defaults, Parameters
+from serve_app.planning import has_speech
 from serve_app.runtimes import Runtimes
 from serve_app.settings import LimitSettings
+from serve_app.spoken import entries_for, normalisers_of
 from serve_app.text import FIELD, normalise
 from serve_app.voices import VoiceLibrary
 
@@ -27,8 +31,16 @@ __all__ = ["Acceptance"]
 class Acceptance:
     """Checks and completes requests for speech."""
 
-    def __init__(self, catalog: Catalog, library: VoiceLibrary, limits: LimitSettings, runtimes: Runtimes) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        library: VoiceLibrary,
+        limits: LimitSettings,
+        runtimes: Runtimes,
+        lexicons: Lexicons,
+    ) -> None:
         self._catalog = catalog
+        self._lexicons = lexicons
         self._library = library
         self._limits = limits
         self._runtimes = runtimes
@@ -56,6 +68,7 @@ class Acceptance:
         A job is also told what its model runs on now; where the store does not say, that is a StorageError. Its seed,
         where none was sent, follows from its id, so that two requests with one idempotency key are one job.
         """
+        own = checked(lexicon or {}, field="lexicon", limit=MAX_REQUEST_ENTRIES)
         selected, decided = self.check(text, text_field, model, parameters, job=job_id is not None)
         ref = await self._voice(tenant, voice, voice_field, selected)
         others = [
@@ -76,10 +89,12 @@ class Acceptance:
             cross_fade_s=decided.cross_fade_s,
             model_version=version,
             language=language,
+            languages=selected.languages,
             normalize=normalize,
-            lexicon=tuple((lexicon or {}).items()),
+            lexicon=own,
             voices=dict(others),
         )
+        accepted = await asyncio.to_thread(self._with_words, accepted, text_field)
         logs.event(
             "accepted",
             job_id=job_id,
@@ -93,6 +108,23 @@ class Acceptance:
             **(asdict(decided.sampling) if decided.sampling else {}),
         )
         return accepted
+
+    def _with_words(self, request: SpeechRequest, text_field: str) -> SpeechRequest:
+        """Decided, too, what is done to its words. A long text takes a moment, and the lexicon may be in the store."""
+        kind: dict[str, Any] = {
+            "language": request.language,
+            "languages": request.languages,
+            "normalize": request.normalize,
+        }
+        lexicon = joined(self._lexicons.get(request.tenant), request.lexicon)
+        decided = replace(
+            request,
+            lexicon=entries_for(request.text, lexicon, **kind),
+            normalisers=normalisers_of(request.text, **kind),
+        )
+        if not has_speech(decided):
+            raise InvalidText(f"{text_field} {request.text[:40]!r} is markup and has nothing to speak: send words")
+        return decided
 
     def model_version(self, model: str) -> str | None:
         """What speaks for the model now (`SpokenUnit.made_by`); None before its first start. Raises StorageError."""

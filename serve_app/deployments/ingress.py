@@ -58,9 +58,10 @@ class Ingress:
         catalog = catalog_of(args, models)
         built_in = {name for model in catalog.models for name in model.builtin_voices}
         library = VoiceLibrary(store, voices.preparer, reserved=built_in)
+        lexicons = Lexicons(store)
         self._services = Services(
             catalog=catalog,
-            acceptance=Acceptance(catalog, library, args.limits, Runtimes(store)),
+            acceptance=Acceptance(catalog, library, args.limits, Runtimes(store), lexicons),
             speaker=speaker_for(models, store, voices, synthesizers),
             library=library,
             jobs=JobClient(store, JobsHandle(jobs), exclusive=exclusive, idempotency_s=args.jobs.idempotency_s),
@@ -72,7 +73,7 @@ class Ingress:
             ),
             fetcher=UrlFetcher(args.url_timeout_s, args.url_addresses),
             results=Results(store),
-            lexicons=Lexicons(store),
+            lexicons=lexicons,
             signer=signer,
             public_url=args.public_url,
             allowed_hosts=args.allowed_hosts,

@@ -175,6 +175,7 @@ def digest(speech: SpeechRequest, made_by: str) -> str:
         "sampling": asdict(speech.sampling) if speech.sampling else None,
         "cross_fade_s": speech.cross_fade_s,
         "language": speech.language,
+        "languages": speech.languages,
         "normalize": speech.normalize,
         "lexicon": speech.lexicon,
     }

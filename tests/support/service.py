@@ -104,9 +104,10 @@ class LocalService:
             clock=self.clock,
             wall_clock=self.wall_clock,
         )
+        lexicons = Lexicons(self.store)
         self.services = Services(
             catalog=catalog,
-            acceptance=Acceptance(catalog, self.library, self.limits, self.runtimes),
+            acceptance=Acceptance(catalog, self.library, self.limits, self.runtimes, lexicons),
             speaker=self.speaker,
             library=self.library,
             jobs=JobClient(
@@ -117,7 +118,7 @@ class LocalService:
             cluster=self,
             fetcher=self,
             results=Results(self.store, self.wall_clock),
-            lexicons=Lexicons(self.store),
+            lexicons=lexicons,
             signer=self.signer,
             job_defaults=self.job_defaults,
             wall_clock=self.wall_clock,

@@ -19,8 +19,9 @@ from tests.support.speaking import settle
 
 SPEECH = "/v1/audio/speech"
 FILLER = "so that it has a unit of its own, " * 5
-SENTENCES = ["Sentence 0 is what is heard first."]
-SENTENCES += [f"Sentence {n} goes on for a while, {FILLER}and ends." for n in range(1, 5)]
+NUMBERS = ("one", "two", "three", "four")
+SENTENCES = ["Sentence zero is what is heard first."]
+SENTENCES += [f"Sentence {n} goes on for a while, {FILLER}and ends." for n in NUMBERS]
 BODY = {"input": " ".join(SENTENCES), "model": "preview", "seed": 3}
 
 

@@ -2,26 +2,36 @@
 
 import pytest
 
-from serve_app.directives import MAX_VOICES, Turn, named_voices, pauses_s, turns, without_directives
+from serve_app.directives import (
+    MAX_VOICES,
+    Pause,
+    VoiceSwitch,
+    directive_of,
+    named_voices,
+    pauses_s,
+    without_directives,
+)
 from serve_app.errors import InvalidText
 
-TURNS = [
-    ("No directive.", [Turn("No directive.")]),
-    ("", [Turn("")]),
-    ("[voice:anna] Hello. [voice:bert]Hi!", [Turn("Hello.", "anna"), Turn("Hi!", "bert")]),
-    ("One [pause:0.5] two.", [Turn("One"), Turn("two.", None, 0.5)]),
-    ("[pause:1][voice:anna][pause:.25] Go.", [Turn("Go.", "anna", 1.25)]),
-    ("Stay [voice:anna] on [pause:1] and on.", [Turn("Stay"), Turn("on", "anna"), Turn("and on.", "anna", 1.0)]),
-    ("The end. [pause:2]", [Turn("The end."), Turn("", None, 2.0)]),
-    ("The end. [voice:anna]", [Turn("The end.")]),
-    ("[pause] [voice] [Pause:1] [a:b] x[0]", [Turn("[pause] [voice] [Pause:1] [a:b] x[0]")]),
+DIRECTIVES = [
+    ("[voice:anna]", VoiceSwitch("anna")),
+    ("[voice: Anna B ]", VoiceSwitch("Anna B")),
+    ("[pause:0.5]", Pause(0.5)),
+    ("[pause:.25]", Pause(0.25)),
+    ("[pause:10]", Pause(10.0)),
+    ("[pause]", None),
+    ("[Pause:1]", None),
+    ("[a:b]", None),
+    ("x[pause:1]", None),
+    ("[pause:1] ", None),
+    ("", None),
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), TURNS)
-def test_turns(text: str, expected: list[Turn]) -> None:
-    """A voice holds until the next, a pause is before what follows; what is no directive is text."""
-    assert [*turns(text)] == expected
+@pytest.mark.parametrize(("part", "expected"), DIRECTIVES)
+def test_a_directive(part: str, expected: VoiceSwitch | Pause | None) -> None:
+    """It stands in brackets, alone; what is no directive is text."""
+    assert directive_of(part) == expected
 
 
 def test_what_is_known_of_a_text_beforehand() -> None:
@@ -49,6 +59,6 @@ def test_what_is_known_of_a_text_beforehand() -> None:
 )
 def test_a_directive_that_is_none_is_refused(text: str, message: str) -> None:
     """With what was sent, where, and what to send; whoever asks."""
-    for function in (lambda text: [*turns(text)], named_voices, pauses_s, without_directives):
+    for function in (named_voices, pauses_s, without_directives):
         with pytest.raises(InvalidText, match=message):
             function(text)

@@ -17,6 +17,7 @@ EQUAL = [
     {"job_id": "another"},
     {"tenant": "default"},
     {"model_version": None},
+    {"normalisers": ("en",)},
 ]
 OTHERS = [
     {"text": "Other."},
@@ -28,6 +29,7 @@ OTHERS = [
     {"sampling": Sampling()},
     {"cross_fade_s": 0.1},
     {"language": "en"},
+    {"languages": ("en", "zh")},
     {"normalize": False},
     {"lexicon": (("gif", "jif"),)},
     {"voices": {"anna": VoiceRef("anna", "v1")}},

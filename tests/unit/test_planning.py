@@ -152,12 +152,12 @@ def test_the_first_unit_is_heard_soon(text: str, most: int) -> None:
 
 
 def test_a_unit_ends_with_its_paragraph() -> None:
-    """A pause follows, shorter for fast speech; a line of marks belongs to the paragraph before it."""
-    request = dataclasses.replace(REQUEST, text="Title\n\nOne.\nTwo.\n\n* * *\n\nThree.", speed=2.0)
+    """A pause follows, shorter for fast speech; a line of marks belongs to the paragraph behind it."""
+    request = dataclasses.replace(REQUEST, text="Title\n\nOne.\nTwo.\n\n…\n\nThree.", speed=2.0)
     assert [(unit.text, unit.pause_s) for unit in plan(request, PREVIEW_LIMITS)] == [
         ("Title", 0.0),
-        ("One. Two. * * *", 0.25),
-        ("Three.", 0.25),
+        ("One. Two.", 0.25),
+        ("… Three.", 0.25),
     ]
 
 
