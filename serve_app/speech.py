@@ -25,7 +25,7 @@ from serve_app.domain import (
 )
 from serve_app.errors import ModelNotFound, ReplicaLost, ServiceError, Unavailable
 from serve_app.patience import PASSING, Patience
-from serve_app.planning import UnitLimits, planned
+from serve_app.planning import UnitLimits, has_speech, planned
 from serve_app.speech_feed import SpeechFeed
 from serve_app.speech_stream import SpeechStream
 
@@ -155,7 +155,8 @@ class Speaker:
         model, limits = await self._limits(request)
 
         def plan(text: str, first_index: int) -> tuple[Unit, ...]:
-            units = (*planned(replace(request, text=text), limits.__getitem__, first_index=first_index),)
+            part = replace(request, text=text)
+            units = (*planned(part, limits.__getitem__, first_index=first_index),) if has_speech(part) else ()
             logs.event("planned", model=request.model, units=len(units), chars=len(text))
             return units
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from serve_app.domain import Unit
+from serve_app.errors import InvalidText
 from serve_app.planning import PARAGRAPH_PAUSE_S
 from serve_app.speech_stream import Flush
 from serve_app.splitting import FIRST_MIN_BYTES
@@ -21,7 +22,8 @@ from serve_app.text_feed import TextFeed
 __all__ = ["PlanText", "SpeechFeed"]
 
 PlanText = Callable[[str, int], Sequence[Unit]]
-"""The units of a text, the first of which has that index. Raises InvalidText; is called in a thread."""
+"""The units of a text, the first of which has that index; none where nothing in it is spoken. Raises InvalidText; is
+called in a thread."""
 
 
 class SpeechFeed:
@@ -29,8 +31,8 @@ class SpeechFeed:
     given cannot be planned.
 
     Sentences that come together are planned together, and short ones wait for the next: less than FIRST_MIN_BYTES are
-    spoken badly. Behind a flush what has no letter or digit stays with the text that follows, and is dropped where none
-    does, unless it is all that there was.
+    spoken badly. Marks and markup with nothing to speak stay with the text that follows, and are dropped where none
+    does, unless they are all that there was.
     """
 
     def __init__(self, plan: PlanText) -> None:
@@ -84,9 +86,12 @@ class SpeechFeed:
             ready = len(text.strip().encode(errors="replace")) >= FIRST_MIN_BYTES
         else:
             text = self._waiting + self._feed.flush()
-            ready = any(map(str.isalnum, text)) or (what is None and not self._planned and bool(text.strip()))
-        self._waiting = "" if ready else text
-        return self._behind_the_last(text, self._plan(text, self._planned)) if ready else ()
+            ready = any(map(str.isalnum, text))
+        units = self._plan(text, self._planned) if ready else ()
+        if what is None and text.strip() and not (units or self._planned):
+            raise InvalidText("text has nothing to speak: send at least one letter or digit")
+        self._waiting = "" if units else text
+        return self._behind_the_last(text, units) if units else ()
 
     def _behind_the_last(self, text: str, units: Sequence[Unit]) -> Sequence[Unit]:
         """After a pause where a paragraph ended between this text and the one before it, as within a text."""

@@ -94,7 +94,7 @@ class Acceptance:
             lexicon=own,
             voices=dict(others),
         )
-        accepted = await asyncio.to_thread(self._with_words, accepted, text_field)
+        accepted = await asyncio.to_thread(self._with_words, accepted, text_field, text is None)
         logs.event(
             "accepted",
             job_id=job_id,
@@ -109,7 +109,7 @@ class Acceptance:
         )
         return accepted
 
-    def _with_words(self, request: SpeechRequest, text_field: str) -> SpeechRequest:
+    def _with_words(self, request: SpeechRequest, text_field: str, text_comes_later: bool) -> SpeechRequest:
         """Decided, too, what is done to its words. A long text takes a moment, and the lexicon may be in the store."""
         kind: dict[str, Any] = {
             "language": request.language,
@@ -117,6 +117,8 @@ class Acceptance:
             "normalize": request.normalize,
         }
         lexicon = joined(self._lexicons.get(request.tenant), request.lexicon)
+        if text_comes_later:
+            return replace(request, lexicon=lexicon)
         decided = replace(
             request,
             lexicon=entries_for(request.text, lexicon, **kind),

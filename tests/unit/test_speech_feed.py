@@ -156,6 +156,20 @@ async def test_a_text_in_pieces_switches_no_voices():
         await anext(stream)
 
 
+async def test_what_is_markup_alone_stays_with_the_text_that_follows():
+    """It ends no speech, since there is more to come."""
+    feed, stream = await fed(synthesizer := spoken())
+    image = "![](http://example.org/picture.png)"
+    for piece in (image, f"\n\n{LONG}\n\n", image):
+        feed.add(piece)
+        feed.flush()
+    feed.close()
+    async for _ in stream:
+        pass
+    spoken_text = " ".join(unit.text for unit in synthesizer.asked)
+    assert (spoken_text, stream.flushes) == (LONG, 3)
+
+
 async def test_a_slow_listener_holds_no_more_than_the_look_ahead():
     """However much text waits."""
     feed, stream = await fed(synthesizer := spoken())
