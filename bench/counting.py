@@ -17,8 +17,8 @@ from serve_app.job_client import JobClient
 from serve_app.job_runner import JobRunner, RunnerSettings
 from serve_app.job_webhooks import Webhooks, WebhookSettings
 from serve_app.jobs import JobRef, JobRequest, JobStore
-from serve_app.speech import Progress
 from serve_app.storage import MemoryStore, ObjectInfo, Page, StoredObject, UrlSigner
+from serve_app.unit_speech import Progress
 
 __all__ = ["COLLECT_S", "DAY_S", "HEARTBEAT_S", "SWEEP_S", "UNIT_S", "WATCH_S", "Bench", "CountingStore"]
 

@@ -17,7 +17,7 @@ from serve_app.audio import encode
 from serve_app.domain import DEFAULT_TENANT, SAMPLE_RATE_HZ, Speech, SpeechRequest
 from serve_app.job_runner import JobRunner, RunnerSettings
 from serve_app.jobs import JobRequest, marker_of
-from serve_app.speech import Progress
+from serve_app.unit_speech import Progress
 from serve_app.voices import Upload, VoiceLibrary
 from tests.support.preparing import PlainPreparer
 

@@ -5,6 +5,7 @@ ServiceError
 |   |-- InvalidText               400  nothing in the text can be spoken
 |   |-- InvalidVoiceName          400  it does not match the pattern for voice names
 |   |-- InvalidUrl                400  its form or where it leads is refused, or nothing could be read there
+|   |-- IdleTimeout               408  a client that was to send the next piece of a text sends nothing
 |   |-- PayloadTooLarge           413  the body, text or file is over its limit
 |   |-- UnsupportedFormat         422  not an audio format or sample rate that is served
 |   |-- InvalidAudio              422  the bytes are not audio that can be read
@@ -40,11 +41,9 @@ ServiceError
 |-- WebhookFailed                 502  a client's webhook did not take its message; no client sees it
 `-- ConfigError                   500  deploy.yaml or the environment is wrong; ends a deployment
 
-Every error takes one positional message: exceptions with keyword-only arguments do not survive
-pickling between replicas. The message names the key, the value and the remedy.
-
-A class has a docstring where there is more to say than the tree says. All are in one module: a rolling update exchanges
-pickled errors between old replicas and new ones, which find the class by `serve_app.errors.<name>`.
+Every error takes one positional message, which names the key, the value and the remedy: exceptions with keyword-only
+arguments do not survive pickling between replicas. All are in one module: replicas of a rolling update find each
+other's pickled errors by `serve_app.errors.<name>`. What the tree does not say is in the docstrings.
 """
 
 from typing import ClassVar
@@ -57,6 +56,7 @@ __all__ = [
     "ExecutionTimeout",
     "HostRefused",
     "IdempotencyMismatch",
+    "IdleTimeout",
     "InvalidAudio",
     "InvalidPolicy",
     "InvalidRequest",
@@ -117,6 +117,11 @@ class InvalidText(InvalidRequest):
 
 class InvalidVoiceName(InvalidRequest):
     code = "invalid_voice_name"
+
+
+class IdleTimeout(InvalidRequest):
+    status = 408
+    code = "idle_timeout"
 
 
 class UnsupportedFormat(InvalidRequest):
@@ -225,15 +230,13 @@ class Unavailable(ServiceError):
 
 
 class DeviceLost(Unavailable):
-    """The device failed in a way that this process does not recover from: another replica can speak, this one must
-    go."""
+    """The device failed for good in this process: another replica can speak, this one must go."""
 
     code = "device_lost"
 
 
 class ReplicaLost(Unavailable):
-    """A replica ended while it had this unit, perhaps because of it. `unit_index` says which unit of the text, and
-    `unit_indexes` which of them were at the replicas then, where a whole text is spoken."""
+    """Perhaps because of this unit. `unit_index`: of the text; `unit_indexes`: all that were at the replicas then."""
 
     code = "replica_lost"
     unit_index: int | None = None
@@ -241,8 +244,7 @@ class ReplicaLost(Unavailable):
 
 
 class OutOfMemory(ServiceError):
-    """A unit, or a batch of them, does not fit into the memory of the device. Not Unavailable, which is tried again at
-    once wherever it arrives: the batcher has done that."""
+    """Not Unavailable, which is tried again at once wherever it arrives: the batcher has done that."""
 
     status = 503
     code = "out_of_memory"
@@ -288,8 +290,7 @@ class ModelLoadFailed(EngineError):
 
 
 class WebhookFailed(ServiceError):
-    """The URL that a client gave for the end of its job did not take the message. Only recorded and logged: the request
-    that asked for it was answered long ago."""
+    """Only recorded and logged: the request that asked for the message was answered long ago."""
 
     status = 502
     code = "webhook_failed"

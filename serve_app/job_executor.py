@@ -35,8 +35,8 @@ from serve_app.jobs import (
     Standing,
 )
 from serve_app.patience import PATIENCE_S, Patience, logged, patiently
-from serve_app.speech import Progress
 from serve_app.storage import ObjectStore
+from serve_app.unit_speech import Progress
 
 __all__ = ["PATIENCE_S", "ExecutorSettings", "JobExecutor", "Speak"]
 

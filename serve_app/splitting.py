@@ -19,7 +19,7 @@ import budoux
 from serve_app.errors import InvalidText
 from serve_app.graphemes import inside_characters
 
-__all__ = ["FIRST_BYTES", "FIRST_MIN_BYTES", "opening", "pack", "sentences", "speakable", "split", "width"]
+__all__ = ["FIRST_BYTES", "FIRST_MIN_BYTES", "ends", "opening", "pack", "sentences", "speakable", "split", "width"]
 
 FIELD = "text (`input` in the OpenAI dialect)"
 FIRST_BYTES, FIRST_MIN_BYTES = 100, 24
@@ -89,6 +89,16 @@ def width(text: str) -> int:
 
 def _line(text: str) -> str:
     return re.sub("\n+", " ", text.rstrip())
+
+
+def ends(text: str, start: int, end: int, *, clauses: bool) -> list[int]:
+    """Where in text[start:end] a sentence ends (`clauses`: a clause), behind its whitespace, in order.
+
+    `text` has the whitespace of a normalised one. What is around text[start:end] is looked at, as far as it decides.
+    """
+    cuts = (_clause_cuts if clauses else _sentence_cuts)(text, start, end)
+    inside = inside_characters(text)
+    return [cut for cut in cuts if cut not in inside]
 
 
 Span = tuple[int, int]

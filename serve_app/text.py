@@ -53,3 +53,8 @@ def _check_marks(text: str) -> None:
 def _canonical_space(run: re.Match[str]) -> str:
     ends = _LINE_ENDS.findall(run[0])
     return "\n\n" if len(ends) > 1 or "\u2029" in ends else "\n" if ends else " "
+
+
+def with_plain_spaces(text: str) -> str:
+    """`text`, as long as before, with the whitespace that `normalise` gives it; what is left of a run is before it."""
+    return _SPACES.sub(lambda run: _canonical_space(run).rjust(len(run[0]))[-len(run[0]) :], text)

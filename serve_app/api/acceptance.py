@@ -48,7 +48,7 @@ class Acceptance:
     async def accept(
         self,
         *,
-        text: str,
+        text: str | None,
         text_field: str,
         model: str | None,
         voice: str | None,
@@ -63,6 +63,7 @@ class Acceptance:
     ) -> SpeechRequest:
         """Raises InvalidText, PayloadTooLarge, InvalidRequest, ModelNotFound or VoiceNotFound, naming the field.
 
+        `text`: None where it comes later, in pieces; the request then has "", and whoever takes the pieces checks them.
         See SpeechRequest for `language`, `normalize` and `lexicon`; voices that the text switches to are fixed, too.
         A job is also told what its model runs on now; where the store does not say, that is a StorageError. Its seed,
         where none was sent, follows from its id, so that two requests with one idempotency key are one job.
@@ -71,11 +72,11 @@ class Acceptance:
         ref = await self._voice(tenant, voice, voice_field, selected)
         others = [
             (name, await self._voice(tenant, name, f"{text_field}: [voice:{name}]:", selected))
-            for name in named_voices(text)
+            for name in named_voices(text or "")
         ]
         version = None if job_id is None else await asyncio.to_thread(self.model_version, selected.name)
         accepted = SpeechRequest(
-            text=text,
+            text=text or "",
             model=selected.name,
             voice=ref,
             speed=decided.speed,
@@ -92,7 +93,7 @@ class Acceptance:
             lexicon=lexicon,
             voices=dict(others),
         )
-        accepted = await asyncio.to_thread(self._with_words, accepted, text_field)
+        accepted = await asyncio.to_thread(self._with_words, accepted, text_field, text is None)
         logs.event(
             "accepted",
             job_id=job_id,
@@ -100,14 +101,14 @@ class Acceptance:
             voice=ref.name,
             voices=[name for name, _ in others] or None,
             seed=accepted.seed,
-            chars=len(text),
+            chars=None if text is None else len(text),
             speed=decided.speed,
             cross_fade_s=decided.cross_fade_s,
             **(asdict(decided.sampling) if decided.sampling else {}),
         )
         return accepted
 
-    def _with_words(self, request: SpeechRequest, text_field: str) -> SpeechRequest:
+    def _with_words(self, request: SpeechRequest, text_field: str, text_comes_later: bool) -> SpeechRequest:
         """Decided, too, what is done to its words. A long text takes a moment, and the lexicon may be in the store."""
         kind: dict[str, Any] = {
             "language": request.language,
@@ -115,6 +116,8 @@ class Acceptance:
             "normalize": request.normalize,
         }
         lexicon = joined(self._lexicons.get(request.tenant), request.lexicon)
+        if text_comes_later:
+            return replace(request, lexicon=lexicon)
         decided = replace(
             request,
             lexicon=entries_for(request.text, lexicon, **kind),
@@ -128,9 +131,17 @@ class Acceptance:
         """What speaks for the model now (`SpokenUnit.made_by`); None before its first start. Raises StorageError."""
         return self._runtimes.made_by(model)
 
-    def check(self, text: str, text_field: str, model: str | None, parameters: Parameters) -> tuple[Model, Defaults]:
+    def check(
+        self, text: str | None, text_field: str, model: str | None, parameters: Parameters
+    ) -> tuple[Model, Defaults]:
         """All but the voice: the model, and what the speech is made with; a long text takes tens of milliseconds.
         Raises as `accept`."""
+        if text is not None:
+            self._check_text(text, text_field)
+        selected = self._catalog.model(model)
+        return selected, parameters.joined(selected.name, selected.defaults)
+
+    def _check_text(self, text: str, text_field: str) -> None:
         if not text.strip():
             raise InvalidText(f"{text_field} is empty: send the text to speak")
         limit = self._limits.max_text_chars
@@ -140,8 +151,6 @@ class Acceptance:
             )
         if not any(map(str.isalnum, _spoken(text, text_field))):
             raise InvalidText(f"{text_field} {text[:40]!r} has nothing to speak: send at least one letter or digit")
-        selected = self._catalog.model(model)
-        return selected, parameters.joined(selected.name, selected.defaults)
 
     async def _voice(self, tenant: str, name: str | None, field: str, model: Model) -> VoiceRef:
         """A built-in voice of the model, else a stored one, else an alias: uploading `alloy` overrides the alias."""

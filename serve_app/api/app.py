@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from serve_app import __version__
-from serve_app.api import elevenlabs, elevenlabs_voices, jobs, lexicon, native, openai, runpod
+from serve_app.api import elevenlabs, elevenlabs_voices, jobs, lexicon, native, openai, runpod, websocket
 from serve_app.api.document import DocumentedApp
 from serve_app.api.errors import add_error_handlers
 from serve_app.api.middleware import BodyLimit, HostCheck, RequestId
@@ -28,12 +28,12 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     """The ASGI application of one ingress replica. `echo_request_id`: see RequestId."""
     app = DocumentedApp(title="F5-TTS speech service", version=__version__, description=DESCRIPTION)
     app.state.services = services
-    app.add_middleware(BodyLimit, limit_bytes=services.limits.body_bytes)
+    app.add_middleware(BodyLimit, limit_bytes=services.limits.body_bytes, frame_bytes=services.limits.frame_bytes)
     if services.cors_origins:  # inside of HostCheck, so that a rebound name is refused whatever its page's origin
         app.add_middleware(
             CORSMiddleware,
             allow_origins=services.cors_origins,
-            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
             allow_headers=("*",),
             expose_headers=EXPOSED,
         )
@@ -46,6 +46,7 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     app.include_router(openai.router)
     app.include_router(elevenlabs.router)
     app.include_router(elevenlabs_voices.router)
+    app.include_router(websocket.router)
     app.include_router(runpod.router)
     app.include_router(runpod.router, prefix="/v2/{endpoint_id}", include_in_schema=False)
     return app

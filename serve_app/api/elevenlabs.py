@@ -58,7 +58,7 @@ async def timed_speech(request: Request, voice_id: str, body: TextToSpeechBody, 
     encoding = encoding_of(query.output_format)
     accepted = await _accepted(request, "speech.timed", voice_id, body)
     async with AsyncExitStack() as stack:
-        stream = await services_of(request).speaker.stream(accepted)
+        stream = await services_of(request).speaker.stream(accepted, texts=True)
         stack.push_async_callback(stream.close)
         waves = [wave async for wave in stream]
     answer = await asyncio.to_thread(_timed, body.text, stream.texts, stream.spans, waves, encoding)

@@ -51,7 +51,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def request_id_of(request: Request) -> str:
+def request_id_of(request: HTTPConnection) -> str:
     value: str = request.state.request_id
     return value
 
@@ -74,7 +74,7 @@ def _service_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(request, error)
 
 
-def error_response(request: Request, error: ServiceError) -> JSONResponse:
+def error_response(request: HTTPConnection, error: ServiceError) -> JSONResponse:
     """`error` in the envelope of the dialect of the request's path."""
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     return _answer(request, error.status, error.type, error.code, error.message, headers)
@@ -133,24 +133,24 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def error_fields(request: Request, error: ServiceError) -> dict[str, str]:
+def error_fields(request: HTTPConnection, error: ServiceError) -> dict[str, str]:
     """The four fields, in no envelope."""
     return _fields(request, error.type, error.code, error.message)
 
 
-def _fields(request: Request, type_: str, code: str, message: str) -> dict[str, str]:
+def _fields(request: HTTPConnection, type_: str, code: str, message: str) -> dict[str, str]:
     message = message.encode(errors="backslashreplace").decode()  # it may quote half a character that was sent
     return {"type": type_, "code": code, "message": message, "request_id": request_id_of(request)}
 
 
 def _answer(
-    request: Request, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
+    request: HTTPConnection, status: int, type_: str, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     body = envelope(request, _fields(request, type_, code, message))
     return JSONResponse(body, status, dict(headers or {}))
 
 
-def envelope(request: Request, fields: Mapping[str, str]) -> dict[str, object]:
+def envelope(request: HTTPConnection, fields: Mapping[str, str]) -> dict[str, object]:
     """The four fields as the dialect of `request` has them. The OpenAPI document is made of this, too."""
     path = request.url.path
     if speaks_elevenlabs(request):

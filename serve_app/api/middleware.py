@@ -1,11 +1,14 @@
-"""Pure ASGI middleware: a request id for every request, a check of who calls whom, a bound on every body."""
+"""Pure ASGI middleware: a request id for every request, a check of who calls whom, a bound on every body and frame.
+
+Requests and WebSockets alike; to a WebSocket that is refused the handshake is answered, as a request would be.
+"""
 
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
@@ -15,6 +18,9 @@ from serve_app.errors import HostRefused, PayloadTooLarge
 
 __all__ = ["BodyLimit", "HostCheck", "RequestId"]
 
+CALLS = ("http", "websocket")
+POLICY_VIOLATION = 1008
+
 ID_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
 """Any printable ASCII: Serve's proxy echoes what it was sent, and header, answer and logs must agree."""
 
@@ -22,7 +28,8 @@ ID_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
 class RequestId:
     """Takes the caller's x-request-id where it is one, else makes one; every log line and answer carries it.
 
-    `echo` is off behind Serve's proxy, which passes the id in and adds the header to the answer itself.
+    `echo` is off behind Serve's proxy, which passes the id in and adds the header to the answer itself. Where a
+    WebSocket is accepted, it does not.
     """
 
     def __init__(self, app: ASGIApp, echo: bool) -> None:
@@ -30,7 +37,7 @@ class RequestId:
         self._echo = echo
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in CALLS:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
@@ -38,7 +45,8 @@ class RequestId:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
-            if self._echo and message["type"] == "http.response.start":
+            answer = message["type"] in ("http.response.start", "websocket.http.response.start")
+            if (self._echo and answer) or message["type"] == "websocket.accept":
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
@@ -61,10 +69,13 @@ class HostCheck:
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and "*" not in self._allowed:
+        if scope["type"] in CALLS and "*" not in self._allowed:
             headers = Headers(scope=scope)
             if (refusal := self._refusal(headers.get("host", ""), headers.get("origin"))) is not None:
-                await error_response(Request(scope), refusal)(scope, receive, send)
+                if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
+                    await error_response(HTTPConnection(scope), refusal)(scope, receive, send)
+                else:
+                    await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})
                 return
         await self._app(scope, receive, send)
 
@@ -93,15 +104,19 @@ def _host_name(host: str) -> str:
 
 
 class BodyLimit:
-    """Refuses a body over `limit_bytes` with 413: at once when its length is announced, else when it is reached."""
+    """Refuses a body over `limit_bytes` with 413: at once when its length is announced, else when it is reached.
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    A WebSocket's frame over `frame_bytes` is raised as PayloadTooLarge to whoever receives it.
+    """
+
+    def __init__(self, app: ASGIApp, limit_bytes: int, frame_bytes: int) -> None:
         self._app = app
         self._limit_bytes = limit_bytes
+        self._frame_bytes = frame_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, self._frames(receive), send)
             return
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > self._limit_bytes:
@@ -125,8 +140,21 @@ class BodyLimit:
         if taken > self._limit_bytes:
             await self._refuse(scope, receive, send)
 
+    def _frames(self, receive: Receive) -> Receive:
+        async def receive_bounded() -> Message:
+            message = await receive()
+            frame = message.get("text") or message.get("bytes") or ""
+            size_bytes = len(frame.encode(errors="surrogatepass")) if isinstance(frame, str) else len(frame)
+            if size_bytes > self._frame_bytes:
+                raise PayloadTooLarge(
+                    f"the frame has {size_bytes} bytes, at most {self._frame_bytes} are taken: send the text in pieces"
+                )
+            return message
+
+        return receive_bounded
+
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await error_response(Request(scope), PayloadTooLarge(self._message()))(scope, receive, send)
+        await error_response(HTTPConnection(scope), PayloadTooLarge(self._message()))(scope, receive, send)
 
     def _message(self) -> str:
         return f"the body is over {self._limit_bytes} bytes, the most that is taken: send a shorter text or file"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from serve_app.api.acceptance import Acceptance
 from serve_app.api.policy import JobPolicyDefaults
@@ -83,11 +84,11 @@ class Services:
         return (self.public_url or str(request.base_url)).rstrip("/")
 
 
-def services_of(request: Request) -> Services:
+def services_of(request: HTTPConnection) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def tenant_of(request: Request) -> str:
+def tenant_of(request: HTTPConnection) -> str:
     """The tenant of the caller. One place, so that API keys can decide it."""
     return DEFAULT_TENANT

@@ -27,7 +27,7 @@ from serve_app.domain import FRAMES_PER_S, SAMPLE_RATE_HZ, Pcm, SpeechRequest
 from serve_app.errors import EngineError, ServiceError
 from serve_app.speech_stream import SpeechStream
 
-__all__ = ["LIVE_HEADERS", "JsonLines", "StreamForm", "streamed"]
+__all__ = ["LIVE_HEADERS", "JsonLines", "StreamForm", "streamed", "usage_of"]
 
 StreamForm = Literal["audio", "sse"]
 JsonLines = Callable[[AsyncIterator[bytes], SpeechStream | LevelledStream], AsyncIterator[str]]
@@ -47,7 +47,7 @@ async def streamed(
 ) -> StreamingResponse:
     """The answer, once there is something to hear. `lufs`: how loud it is to be, by its first second. Raises as
     `Speaker.stream` and the stream of its first unit."""
-    stream = await _stream(request, accepted, lufs)
+    stream = await _stream(request, accepted, lufs, texts=not isinstance(form, str))
     try:
         file = _File(stream, Encoder(encoding))
         await file.take(await anext(stream))
@@ -67,8 +67,10 @@ async def streamed(
         raise
 
 
-async def _stream(request: Request, accepted: SpeechRequest, lufs: float | None) -> SpeechStream | LevelledStream:
-    stream = await services_of(request).speaker.stream(accepted)
+async def _stream(
+    request: Request, accepted: SpeechRequest, lufs: float | None, *, texts: bool
+) -> SpeechStream | LevelledStream:
+    stream = await services_of(request).speaker.stream(accepted, texts=texts)
     return stream if lufs is None else LevelledStream(stream, lufs)
 
 
@@ -141,9 +143,13 @@ async def _events(file: _File, characters: int, request: Request) -> AsyncIterat
         told = error if isinstance(error, ServiceError) else EngineError("speaking failed: see the service's log")
         yield _event({"type": "error", "error": error_fields(request, told)})
         return
-    frames = math.ceil(file.samples / SAMPLE_RATE_HZ * FRAMES_PER_S)
-    usage = {"input_tokens": characters, "output_tokens": frames, "total_tokens": characters + frames}
-    yield _event({"type": "speech.audio.done", "usage": usage})
+    yield _event({"type": "speech.audio.done", "usage": usage_of(characters, file.samples)})
+
+
+def usage_of(characters: int, samples: int) -> dict[str, int]:
+    """In OpenAI's words."""
+    frames = math.ceil(samples / SAMPLE_RATE_HZ * FRAMES_PER_S)
+    return {"input_tokens": characters, "output_tokens": frames, "total_tokens": characters + frames}
 
 
 def _event(data: Mapping[str, Any]) -> str:

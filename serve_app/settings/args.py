@@ -27,6 +27,10 @@ class LimitSettings(Strict):
     body_bytes: int = Field(48 * MIB, ge=1024)
     voice_bytes: int = Field(30 * MIB, ge=1024)
     url_expiry_s: int = Field(3600, ge=1, le=604_800, description="seven days is the most that S3 signs for")
+    frame_bytes: int = Field(
+        MIB, ge=1024, le=16 * MIB, description="of one WebSocket frame; Serve's proxy takes 16 MiB"
+    )
+    idle_timeout_s: float = Field(60.0, gt=0, description="how long a WebSocket may be silent while nothing is spoken")
     max_wait_s: float = Field(300.0, gt=0, description="longest that /runsync waits")
 
 

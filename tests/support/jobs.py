@@ -10,8 +10,8 @@ from serve_app import keys
 from serve_app.domain import BUILTIN, SAMPLE_RATE_HZ, Speech, SpeechRequest, SpokenUnit, Unit, VoiceRef
 from serve_app.job_runner import JobRunner, RunnerSettings
 from serve_app.jobs import OUTCOMES, ErrorRecord, JobOutcome, JobRef, JobRequest, JobStore, Marker, Results, RunEnd
-from serve_app.speech import NO_PROGRESS, Progress
 from serve_app.storage import MemoryStore, ObjectStore
+from serve_app.unit_speech import NO_PROGRESS, Progress
 
 JOB_ID = "01939f00-0000-7000-8000-00000000000a"
 NOTHING_OLDER = {keys.named(shard): b"" for shard in keys.SHARDS}

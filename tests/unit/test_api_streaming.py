@@ -39,8 +39,8 @@ def keep_streams(service: LocalService) -> list[object]:
     """All that are made from now on, so that none is closed by being forgotten."""
     streams, make = [], service.speaker.stream
 
-    async def kept(request):
-        streams.append(await make(request))
+    async def kept(request, **named):
+        streams.append(await make(request, **named))
         return streams[-1]
 
     service.speaker.stream = kept

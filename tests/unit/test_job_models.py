@@ -16,8 +16,9 @@ from serve_app.job_models import GIVE_WAY_S, LONGEST_REST_S
 from serve_app.job_runner import LOOKED_AT, JobRunner
 from serve_app.jobs import JobRef
 from serve_app.planning import UnitLimits
-from serve_app.speech import Progress, Speaker, SpeakingModel
+from serve_app.speech import Speaker, SpeakingModel
 from serve_app.storage import MemoryStore
+from serve_app.unit_speech import Progress
 from tests.support.jobs import Clock, job_request, job_store, model_refused, runner_settings, unit_of, until
 from tests.support.speaking import WORDS, Voices
 

@@ -13,8 +13,9 @@ from serve_app.job_executor import PATIENCE_S
 from serve_app.jobs import progress
 from serve_app.patience import Patience, patiently
 from serve_app.planning import UnitLimits
-from serve_app.speech import NO_PROGRESS, Speaker, SpeakingModel
+from serve_app.speech import Speaker, SpeakingModel
 from serve_app.storage import MemoryStore, ObjectInfo
+from serve_app.unit_speech import NO_PROGRESS
 from tests.support.jobs import PAUSES, Clock, finish, job_request, job_store, runner, samples_of, submit, told, unit_of
 from tests.support.speaking import WORDS, Voices, settle
 

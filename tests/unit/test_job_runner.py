@@ -9,8 +9,8 @@ from serve_app import keys
 from serve_app.domain import Speech, SpeechRequest
 from serve_app.heartbeats import Liveness
 from serve_app.jobs import marker_of
-from serve_app.speech import Progress
 from serve_app.storage import MemoryStore
+from serve_app.unit_speech import Progress
 from tests.support.interleaving import Hooked
 from tests.support.jobs import Clock, Speak, finish, job_request, job_store, kill, runner, submit, told, until
 

@@ -9,8 +9,8 @@ from serve_app.domain import Speech, SpeechRequest
 from serve_app.job_queue import Turns, chosen_for
 from serve_app.job_waiting import OTHERS_TURN
 from serve_app.jobs import JobRef
-from serve_app.speech import NO_PROGRESS, Progress
 from serve_app.storage import MemoryStore
+from serve_app.unit_speech import NO_PROGRESS, Progress
 from tests.support.jobs import Speak, job_id_of, runner, submit, told, until
 
 

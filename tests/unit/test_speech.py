@@ -10,7 +10,7 @@ from serve_app.domain import SAMPLE_RATE_HZ, VoiceRef
 from serve_app.engine.fake import FakeEngine
 from serve_app.engine.protocol import BatchLimits
 from serve_app.errors import EngineError
-from serve_app.speech import LOOK_AHEAD
+from serve_app.unit_speech import LOOK_AHEAD
 from tests.support.deadline import DEADLINE_S
 from tests.support.speaking import WORDS, Synthesizer, Voices, request, settle, speaker, speaker_and_replica
 

@@ -8,7 +8,7 @@ import pytest
 from serve_app.domain import SpeechRequest, SpokenUnit, Unit
 from serve_app.engine.fake import FakeEngine
 from serve_app.errors import EngineError, StorageUnreachable
-from serve_app.speech import LOOK_AHEAD, NO_PROGRESS, Progress
+from serve_app.unit_speech import LOOK_AHEAD, NO_PROGRESS, Progress
 from tests.support.speaking import Kept, Synthesizer, request, settle, speaker, speaker_and_replica
 
 

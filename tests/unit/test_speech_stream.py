@@ -8,8 +8,8 @@ import pytest
 from serve_app.domain import SAMPLE_RATE_HZ, SpokenUnit, Unit
 from serve_app.errors import EngineError, InvalidText, Overloaded, ReplicaLost, ServiceError, Unavailable
 from serve_app.patience import PATIENCE_S, Patience
-from serve_app.speech import LOOK_AHEAD
 from serve_app.speech_stream import TURNS, SpeechStream
+from serve_app.unit_speech import LOOK_AHEAD
 from tests.support.speaking import Synthesizer, request, settle, speaker
 
 
