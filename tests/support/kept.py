@@ -26,7 +26,8 @@ class Kept:
         self.request: JobRequest = request.model_copy(update={"speech": speech})
         self.waves, self.pauses_s = waves, pauses_s
         self.audio = cross_fade(waves, overlap_s or 0.0, pauses_s)
-        self.store, self.clock = MemoryStore(), Clock()
+        self.clock = Clock()
+        self.store = MemoryStore(now=self.clock.date)
         self.jobs = job_store(self.store, self.clock)
         self.jobs.submit(self.request)
         self.progress = KeptProgress(self.store, self.request, 1, (), self.clock)

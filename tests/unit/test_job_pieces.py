@@ -13,10 +13,11 @@ from serve_app.audio import WAV_HEADER_BYTES, cross_fade, to_int16
 from serve_app.domain import SAMPLE_RATE_HZ
 from serve_app.errors import ObjectNotFound
 from serve_app.job_pieces import JobPieces
-from serve_app.jobs import KeptProgress, kept, progress
+from serve_app.jobs import RETENTION_S, Collector, KeptProgress, kept, progress
+from serve_app.jobs.collector import GRACE_S
 from serve_app.jobs.progress import KEEP_FROM_S, drop_progress
 from tests.support.deadline import DEADLINE_S
-from tests.support.jobs import JOB_ID
+from tests.support.jobs import JOB_ID, nothing_older
 from tests.support.kept import Kept, noise
 
 PIECE = 1000
@@ -260,3 +261,18 @@ async def test_an_ingress_of_the_version_before_had_handed_it_out():
     job.jobs.hand_out(job.request.ref)
     assert not job.take()
     assert job.heard == []
+
+
+async def test_how_far_it_was_handed_out_goes_with_the_job():
+    """Nothing of it is left when its result is removed."""
+    job = Kept([noise(2500), noise(2500, 1)], [0.0, 0.0])
+    await job.keep(0)
+    job.take()
+    job.end()
+    job.rest()
+    records = [info.key for info in job.store.list("jobs/").items if "/streamed" in info.key]
+    nothing_older(job.store)
+    job.clock.now += RETENTION_S + GRACE_S
+    Collector(job.store, job.clock.wall).collect(JOB_ID[-1])
+    left = [info.key for info in job.store.list("jobs/").items]
+    assert (len(records), [key.rpartition("/")[2] for key in left]) == (3, ["gone.v1.json"])
