@@ -80,6 +80,23 @@ def test_the_sdk_hears_a_long_text_in_pieces(endpoint: runpod.Endpoint, service:
     assert list(job.stream()) == []
 
 
+async def test_the_sdks_asynchronous_client_works_too(service: RunningService, monkeypatch):
+    """run, output, stream, cancel, health and purge; what it cannot stream raises, though it looks at no status."""
+    monkeypatch.setattr(runpod, "endpoint_url_base", f"{service.url}/v2")
+    async with runpod.http_client.ClientSession() as session:
+        endpoint = runpod.AsyncioEndpoint("any-endpoint", session, api_key=KEY)
+        job = await endpoint.run({"text": SENTENCES[2], "seed": 1})
+        output = await job.output(timeout=DEADLINE_S)
+        *pieces, last = [output async for output in job.stream()]
+        assert (last["job_id"], len(heard(pieces))) == (job.job_id, 2 * round(24_000 * output["duration"]))
+        other = await endpoint.run({"text": LONG, "seed": 9, "cache": False})
+        assert (await other.cancel())["status"] == "CANCELLED"
+        with pytest.raises(KeyError, match="status"):
+            await anext(other.stream())
+        assert (await endpoint.purge_queue())["status"] == "completed"
+        assert "jobs" in await endpoint.health()
+
+
 def test_the_sdk_cancels_and_purges(endpoint: runpod.Endpoint, service: RunningService, client: httpx.Client):
     """What runs is cancelled, what waits is purged; a stream of either raises instead of going on for ever."""
     jobs = [endpoint.run({"input": {"text": LONG, "seed": seed, "cache": False}}) for seed in range(3, 7)]
