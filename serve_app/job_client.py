@@ -17,6 +17,7 @@ from serve_app import keys, logs
 from serve_app.domain import JobState
 from serve_app.errors import Conflict, JobExpired, JobNotFound, ObjectCorrupt, ObjectNotFound, ServiceError
 from serve_app.job_pages import JobPage, JobPages
+from serve_app.job_pieces import JobPieces, Taken
 from serve_app.job_teller import TELL_S, JobTeller
 from serve_app.jobs import Claim, Idempotency, JobRef, JobRequest, JobStatus, JobStore, Marker, Results
 from serve_app.jobs.status import removed_at
@@ -96,6 +97,7 @@ class JobClient:
         self._results = Results(store, wall_clock)
         self._keys = Idempotency(store, idempotency_s, wall_clock)
         self._pages = JobPages(store, self._jobs, self._pool, clock, wall_clock)
+        self._pieces = JobPieces(store, self._jobs, exclusive=exclusive)
         self._queue = QueueView(self._jobs, clock)
         self._asked_at = clock()
         self._purging = asyncio.Lock()
@@ -222,6 +224,10 @@ class JobClient:
         status, until = await self.status(ref), self._wall_clock() + ttl_s
         if status.outcome is not None and until < removed_at(status.outcome, status.standing):
             await asyncio.to_thread(self._jobs.shorten, status.request, until, status.standing.generation)
+
+    async def pieces(self, status: JobStatus) -> Taken:
+        """The next pieces of the audio of a job that completed or is not ended; see JobPieces."""
+        return await asyncio.to_thread(self._pieces.take, status)
 
     async def hand_out(self, ref: JobRef) -> bool:
         """Whether this is the first time that the job's output is streamed."""

@@ -4,11 +4,14 @@ Pure. The same forms serve the routes and webhooks, so a webhook says what `/sta
 time by `url(key, filename)`. Knows nothing of HTTP.
 """
 
+import base64
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from serve_app.domain import JobState
+from serve_app.audio import wav_file
+from serve_app.domain import SAMPLE_RATE_HZ, JobState
+from serve_app.job_pieces import JobPiece
 from serve_app.jobs import AudioRecord, ErrorRecord, JobOutcome, JobStatus
 from serve_app.jobs.status import removed_at
 
@@ -20,6 +23,7 @@ __all__ = [
     "iso_time",
     "job_form",
     "native_form",
+    "piece_form",
     "reason_of",
     "runpod_form",
     "speech_output",
@@ -86,6 +90,17 @@ def speech_output(status: JobStatus, url: UrlOf) -> dict[str, Any]:
         "draft": outcome.draft,
         "cached": outcome.cached,
         "warnings": [NO_TIMINGS],
+    }
+
+
+def piece_form(piece: JobPiece) -> dict[str, Any]:
+    """A piece of a job's audio: a WAV of its own."""
+    return {
+        "audio": base64.b64encode(wav_file(piece.samples)).decode(),
+        "content_type": "audio/wav",
+        "start_s": piece.begins_at / SAMPLE_RATE_HZ,
+        "duration_s": len(piece.samples) / SAMPLE_RATE_HZ,
+        "index": piece.index,
     }
 
 

@@ -19,7 +19,7 @@ from serve_app import keys, logs
 from serve_app.api import examples, worker
 from serve_app.api.calls import answer_call, keep_call, shorten_call, stored_call
 from serve_app.api.fields import IdempotencyKey
-from serve_app.api.job_forms import RUNPOD_STATES, reason_of, runpod_form, speech_output
+from serve_app.api.job_forms import RUNPOD_STATES, piece_form, reason_of, runpod_form, speech_output
 from serve_app.api.known import known_query
 from serve_app.api.policy import JobPolicy, Milliseconds, NotTaken, Policy, Url, runpod_policy, ttl_s
 from serve_app.api.services import PartStatus, Services, services_of, tenant_of
@@ -103,20 +103,22 @@ async def status(request: Request, job_id: str, ttl: Ttl = None) -> dict[str, An
 @router.get("/stream/{job_id}")
 @router.post("/stream/{job_id}")
 async def stream(request: Request, job_id: str) -> dict[str, Any]:
-    """The output of a job in one piece, which is handed out once; its SDK asks until nothing comes any more."""
-    ref = _asked(request, "stream", job_id)
+    """The audio of a job in pieces, each handed out once, also while it is spoken; at the end the output, once. The SDK
+    asks until nothing comes any more."""
+    ref, jobs = _asked(request, "stream", job_id), services_of(request).jobs
     found = await _job(request, ref)
     if found is None:
-        output = (await stored_call(request, ref))["output"]
-    elif found.outcome is None:
-        return {"status": RUNPOD_STATES[found.state], "stream": []}
-    elif found.state != "completed":
-        state = RUNPOD_STATES[found.state]
+        call = await stored_call(request, ref)
+        first = await jobs.hand_out(ref)
+        return {"status": call["status"], "stream": [{"output": call["output"]}] if first else []}
+    state = RUNPOD_STATES[found.state]
+    if found.outcome is not None and found.state != "completed":
         raise Conflict(f"job {ref.job_id} is {state} and has nothing to stream: {reason_of(found.outcome)}")
-    else:
-        output = speech_output(found, url_of(request))
-    first = await services_of(request).jobs.hand_out(ref)
-    return {"status": RUNPOD_STATES["completed"], "stream": [{"output": output}] if first else []}
+    taken = await jobs.pieces(found)
+    outputs = [piece_form(piece) for piece in taken.pieces]
+    if taken.ended:
+        outputs.append(speech_output(found, url_of(request)))
+    return {"status": state, "stream": [{"output": output} for output in outputs]}
 
 
 @router.post("/cancel/{job_id}")

@@ -22,10 +22,12 @@ from serve_app.audio.resampling import SCALE, Int16, Resampler
 from serve_app.domain import SAMPLE_RATE_HZ, Pcm
 from serve_app.errors import UnsupportedFormat
 
-__all__ = ["Encoder", "encode", "read_wav", "to_int16"]
+__all__ = ["BYTES_PER_SAMPLE", "WAV_HEADER_BYTES", "Encoder", "encode", "read_wav", "to_int16", "wav_file"]
 
 FULL_SCALE = 32767
 BYTES_PER_SAMPLE = 2
+WAV_HEADER_BYTES = 44
+"""Before the first sample of each WAV that is written here."""
 UNKNOWN_BYTES = 0xFFFF_FFFF
 """In a WAV header: the sizes are not known, read to the end."""
 MOST_WAV_BYTES = 0xFFFF_FFFF - 37
@@ -104,6 +106,12 @@ def to_int16(audio: Pcm) -> Int16:
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinity: the engine that made it is at fault")
     return np.rint(np.clip(audio, -1.0, 1.0) * FULL_SCALE).astype("<i2")
+
+
+def wav_file(samples: Int16) -> bytes:
+    """The WAV of 16-bit samples at 24 kHz, as `encode` would write it."""
+    body = samples.tobytes()
+    return _wav_header(SAMPLE_RATE_HZ, len(body)) + body
 
 
 def read_wav(data: bytes) -> Pcm:

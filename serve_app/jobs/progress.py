@@ -4,8 +4,8 @@
 
 Each object holds the units that were finished since the one before, every few seconds of audio or of time: the
 waveforms as they were (so that audio made of restored units is the same to the byte), under the index of the unit and a
-digest of all that it is spoken with. A unit whose digest is another one (the plan changed with the version) is spoken
-anew.
+digest of all that it is spoken with; and the pauses before them. A unit whose digest is another one (the plan changed
+with the version) is spoken anew. `kept` reads them for listeners.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,7 +28,7 @@ from serve_app.jobs.records import JobRef, JobRequest
 from serve_app.patience import Patience, patiently
 from serve_app.storage import ObjectStore
 
-__all__ = ["KEEP_FROM_S", "KeptProgress", "drop_progress", "keeps_progress"]
+__all__ = ["KEEP_FROM_S", "PAUSES", "UNREADABLE", "KeptProgress", "drop_progress", "keeps_progress"]
 
 KEEP_FROM_S = 30.0
 """Planned seconds from which on a job's units are kept: less is spoken again in no time."""
@@ -37,6 +38,11 @@ FLUSH_BYTES = 1024 * 1024
 OBJECTS = 100
 """Of a long job each holds this share at least, and FLUSH_S counts for no more: whoever asks how it is lists them."""
 BYTES_PER_S = 4 * SAMPLE_RATE_HZ
+PAUSES = "-1 pauses -"
+"""Beside the waveforms: (units, 2), the index and the pause before it in seconds. The version before this one reads it
+as a unit of no plan, and passes it over; where it is missing there were no pauses."""
+UNREADABLE = (ObjectNotFound, ObjectCorrupt, ValueError, EOFError, BadZipFile, zlib.error)
+"""What reading kept units may raise where they are removed or broken."""
 
 
 def keeps_progress(request: JobRequest) -> bool:
@@ -47,6 +53,14 @@ def drop_progress(store: ObjectStore, ref: JobRef) -> None:
     """Remove what the runs of an ended job have kept."""
     for key in _kept(store, ref):
         store.delete(key)
+
+
+class _Waiting(NamedTuple):
+    """A unit that is not written yet. `of`: its digest."""
+
+    of: str
+    pause_s: float
+    spoken: SpokenUnit
 
 
 class KeptProgress:
@@ -72,7 +86,7 @@ class KeptProgress:
         self._run = run
         self._suspects = suspects
         self._clock = clock
-        self._waiting: dict[int, tuple[str, SpokenUnit]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._spoken: dict[int, SpokenUnit] = {}
         self._flushed_at = clock()
         self._flush_bytes = max(FLUSH_BYTES, BYTES_PER_S * (request.audio_s or 0.0) / OBJECTS)
@@ -99,8 +113,9 @@ class KeptProgress:
         self.done = len(self._spoken)
         if not keeps_progress(self._request):
             return
-        self._waiting[unit.index] = digest(unit, self._request.speech.model_version), spoken
-        size_bytes = sum(kept.audio.nbytes for _, kept in self._waiting.values())
+        of = digest(unit, self._request.speech.model_version)
+        self._waiting[unit.index] = _Waiting(of, unit.pause_s, spoken)
+        size_bytes = sum(each.spoken.audio.nbytes for each in self._waiting.values())
         is_late = self._number < OBJECTS and self._clock() - self._flushed_at >= FLUSH_S
         is_due = is_late or size_bytes >= self._flush_bytes
         if is_due and self.done < self.units:  # what is complete is stored as audio in a moment
@@ -158,9 +173,10 @@ def digest(unit: Unit, model_version: str | None) -> str:
     return hashlib.sha256(repr((sorted(spoken_with.items()), model_version)).encode()).hexdigest()[:32]
 
 
-def _packed(batch: Mapping[int, tuple[str, SpokenUnit]]) -> bytes:
+def _packed(batch: Mapping[int, _Waiting]) -> bytes:
     packed = io.BytesIO()
-    arrays = {f"{index} {key} {kept.made_by}": kept.audio for index, (key, kept) in batch.items()}
+    arrays = {f"{index} {each.of} {each.spoken.made_by}": each.spoken.audio for index, each in batch.items()}
+    arrays[PAUSES] = np.array([(index, each.pause_s) for index, each in batch.items()])
     np.savez(packed, **arrays)  # type: ignore[arg-type]  # numpy's keyword for a file object has no such name here
     return packed.getvalue()
 
@@ -176,7 +192,7 @@ def _restored(store: ObjectStore, ref: JobRef, digests: Mapping[int, str]) -> di
                     if digests.get(int(index)) == of:
                         restored.pop(int(index), None)  # it was spoken again: in the order in which they were spoken
                         restored[int(index)] = SpokenUnit(arrays[name], made_by)
-        except (ObjectNotFound, ObjectCorrupt, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        except UNREADABLE as error:
             logs.failure("progress_not_readable", error, key=key)
     return restored
 

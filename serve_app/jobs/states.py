@@ -32,6 +32,7 @@ __all__ = [
     "outcomes_of",
     "run_name",
     "standing",
+    "streamed_name",
 ]
 
 OUTCOMES: tuple[OutcomeState, ...] = ("completed", "cancelled", "failed", "expired")
@@ -39,7 +40,7 @@ OUTCOMES: tuple[OutcomeState, ...] = ("completed", "cancelled", "failed", "expir
 
 REQUEST, GONE = "request.v1.json", "gone.v1.json"
 STREAMED = "streamed.v1"
-"""Its output was handed out by /stream; decides nothing."""
+"""Its output was handed out by /stream, whole; decides nothing."""
 RUN = re.compile(r"run-(\d{4,})\.v1\.json")
 ENDED = re.compile(r"ended-(\d{4,})-(failed|waiting|released)\.v1\.json")
 AGAIN = re.compile(r"again-(\d{4,})-(\d{4,})\.v1\.json")
@@ -72,6 +73,11 @@ def ending_name(generation: int) -> str:
 def expires_name(at: float, generation: int = 0) -> str:
     """`at`: Unix seconds."""
     return f"expires-{int(1000 * at):012x}{_suffix(generation)}.v1"
+
+
+def streamed_name(start: int, samples: int) -> str:
+    """What /stream handed out of its audio from this sample on; decides nothing. `start`: it began anew so often."""
+    return f"streamed-{start:04d}-{samples:012d}.v1.json"
 
 
 def notified_name(generation: int) -> str:

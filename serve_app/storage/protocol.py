@@ -1,6 +1,6 @@
 """What the service asks of an object store: six methods that S3, a directory and a dict can all keep.
 
-FileStore is two more, for objects too large to be held in memory: only model weights need them. ConditionalStore is
+FileStore is two more, for objects too large to be held in memory: model weights, and long audio. ConditionalStore is
 one more, which saves double work where the store can: many S3-compatible services cannot.
 
 Keys are relative POSIX paths such as `voices/anna.wav`. Methods block: async callers run them in a
@@ -78,6 +78,7 @@ class ObjectStore(Protocol):
         ...
 
 
+@runtime_checkable  # for whoever was given it as an ObjectStore
 class FileStore(Protocol):
     """Objects that are streamed. Raises as ObjectStore does; every implementation of it is one of this, too."""
 

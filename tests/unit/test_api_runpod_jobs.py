@@ -4,11 +4,9 @@ import asyncio
 import threading
 
 import pytest
-from runpod.endpoint import runner as sdk
 
 from serve_app import keys
 from serve_app.engine.fake import FakeEngine
-from serve_app.jobs import JobRef, JobStore
 from tests.support.jobs import Clock
 from tests.support.service import LocalService
 
@@ -170,44 +168,6 @@ async def test_purging_leaves_what_is_being_spoken():
     assert (removed, (await status(service, job_id))["status"]) == (0, "COMPLETED")
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_stream_hands_the_output_out_once(service, method):
-    """Nothing before the end, then one piece, then nothing: at any ingress, since the store remembers."""
-    job_id = await run(service)
-    other = LocalService(store=service.store)
-    path = f"/stream/{job_id}"
-    assert (await service.client.request(method, path)).json() == {"status": "IN_QUEUE", "stream": []}
-    await service.run_jobs()
-    first = (await service.client.request(method, path)).json()
-    assert (first["status"], len(first["stream"])) == ("COMPLETED", 1)
-    output = (await status(service, job_id))["output"]
-    assert first["stream"][0]["output"]["job_id"] == output["job_id"] == job_id
-    for each in (service, other):
-        assert (await each.client.request(method, path)).json() == {"status": "COMPLETED", "stream": []}
-
-
-async def test_two_who_stream_at_once_get_one_piece_where_writes_are_conditional(service):
-    """`exclusive` stores let one be the first."""
-    job_id = await run(service)
-    await service.run_jobs()
-    ref = JobRef(tenant="default", job_id=job_id)
-    exclusive = JobStore(service.store, exclusive=True)
-    handed = await asyncio.gather(*(asyncio.to_thread(exclusive.hand_out, ref) for _ in range(8)))
-    assert sum(handed) == 1
-
-
-async def test_a_stream_of_what_did_not_complete_is_no_success():
-    """The SDK would ask for ever: 409 with the reason."""
-    service, job_id = await failed(Clock())
-    cancelled = await run(service)
-    await service.client.post(f"/cancel/{cancelled}")
-    for asked, word, reason in ((job_id, "FAILED", "told to fail"), (cancelled, "CANCELLED", "cancelled")):
-        answer = await service.client.get(f"/stream/{asked}")
-        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
-        assert word in answer.json()["error"]
-        assert reason in answer.json()["error"]
-
-
 async def test_a_call_whose_time_is_over_is_410():
     """At once, as a job's result is, whether anything was removed by then; also where a client made that sooner."""
     clock = Clock()
@@ -238,36 +198,3 @@ async def test_an_unknown_job_is_404(service, call, job_id):
     answer = await service.client.request(method, f"{path}/{job_id}")
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
     assert isinstance(answer.json()["error"], str)
-
-
-class SdkClient:
-    """What RunPod's SDK asks through, in this process."""
-
-    def __init__(self, service: LocalService) -> None:
-        self._service = service
-        self._loop = asyncio.get_running_loop()
-
-    def get(self, endpoint: str, timeout: int = 10) -> dict:
-        return self._answer(self._service.client.get(f"/v2/{endpoint}"))
-
-    def post(self, endpoint: str, data: dict | None, timeout: int = 10) -> dict:
-        return self._answer(self._service.client.post(f"/v2/{endpoint}", json=data))
-
-    def _answer(self, call) -> dict:
-        answer = asyncio.run_coroutine_threadsafe(call, self._loop).result(30)
-        answer.raise_for_status()
-        return answer.json()
-
-
-async def test_runpods_own_sdk_streams_cancels_and_purges(service, monkeypatch):
-    """Its Job.stream ends, and what it reads is the output."""
-    monkeypatch.setattr(sdk.time, "sleep", lambda seconds: None)
-    client = SdkClient(service)
-    job_id, waiting = await run(service), await run(service)
-    cancelled = await asyncio.to_thread(sdk.Job("mine", waiting, client).cancel)
-    await service.run_jobs()
-    pieces = await asyncio.to_thread(lambda: list(sdk.Job("mine", job_id, client).stream()))
-    assert [piece["job_id"] for piece in pieces] == [job_id]
-    assert cancelled["status"] == "CANCELLED"
-    with pytest.raises(Exception, match="409"):
-        await asyncio.to_thread(lambda: list(sdk.Job("mine", waiting, client).stream()))

@@ -78,6 +78,7 @@ async def test_a_slow_listener_holds_no_more_than_the_look_ahead():
     stream = await streamed(synthesizer, 20)
     for taken in range(1, 4):
         await anext(stream)
+        await settle(lambda most=taken + LOOK_AHEAD: len(synthesizer.asked) >= most)  # planned in a thread
         for _ in range(50):
             await asyncio.sleep(0)
         assert len(synthesizer.asked) == taken + LOOK_AHEAD
