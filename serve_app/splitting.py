@@ -197,6 +197,15 @@ _CLAUSE = re.compile(
 )
 # Between groups of digits ("1 000 000") is no border of words.
 _WORD = re.compile(r"(?<!\d)[ \n]+|[ \n]+(?!\d)")
+_SPACE = re.compile(r"[ \n]+")
+_NUMERALS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
+    "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|trillion|"
+    "and|point|dot|oh|minus"
+)
+_NUMERAL = re.compile(rf"(?i:{_NUMERALS})(?!\w)")
+_NUMERAL_BEFORE = re.compile(rf"(?<!\w)(?i:{_NUMERALS})\Z")
+LONGEST_NUMERAL = 10
 _NEXT = re.compile(r"[\W_]{0,8}(\w)")
 
 _LAST_WORD = re.compile(r"(?:^|[\s(\[{\"'“‘«])([^\s(\[{\"'“‘«]+)\.\Z")
@@ -229,7 +238,18 @@ def _clause_cuts(text: str, start: int, end: int) -> Iterator[int]:
 
 
 def _word_cuts(text: str, start: int, end: int) -> Iterator[int]:
-    return (space.end() for space in _WORD.finditer(text, start, end))
+    """At spaces that are in no number, be it of digits or of words."""
+    spaces = (space for space in _WORD.finditer(text, start, end))
+    return (space.end() for space in spaces if not _inside_number(text, space))
+
+
+def _space_cuts(text: str, start: int, end: int) -> Iterator[int]:
+    return (space.end() for space in _SPACE.finditer(text, start, end))
+
+
+def _inside_number(text: str, space: re.Match[str]) -> bool:
+    before = _NUMERAL_BEFORE.search(text[max(0, space.start() - LONGEST_NUMERAL) : space.start()])
+    return before is not None and _NUMERAL.match(text, space.end()) is not None
 
 
 _UNSPACED = re.compile(
@@ -260,7 +280,7 @@ def _character_cuts(_text: str, start: int, end: int) -> Iterator[int]:
     return iter(range(start + 1, end))
 
 
-_FINER_CUTS: tuple[Cuts, ...] = (_clause_cuts, _word_cuts, _phrase_cuts, _character_cuts)
+_FINER_CUTS: tuple[Cuts, ...] = (_clause_cuts, _word_cuts, _phrase_cuts, _space_cuts, _character_cuts)
 
 
 def _abbreviated(text: str, mark: re.Match[str]) -> bool:

@@ -2,11 +2,11 @@
 
 import json
 
-from tests.support.golden import GOLDEN, golden_texts, spoken_of
+from tests.support.golden import GOLDEN, golden_texts, spoken_of, units_of
 
 
 def main() -> None:
-    texts = [golden | {"spoken": spoken_of(golden)} for golden in golden_texts()]
+    texts = [golden | {"spoken": spoken_of(golden), "units": units_of(golden)} for golden in golden_texts()]
     GOLDEN.write_text(json.dumps(texts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

@@ -117,3 +117,49 @@ async def test_the_text_decides_the_result_with_its_fields(service):
         assert answer.status_code == 200
         digests |= {info.key for info in service.store.list("results/").items}
     assert len(digests) == 4
+
+
+async def test_an_answer_says_in_which_languages_numbers_were_written_out(service):
+    """Whole or streamed; others are left as they are, and that is said too."""
+    for fields, told in (
+        ({"input": "I have 3 cats."}, "en"),
+        ({"input": "I have 3 cats. 我有3只猫。"}, "en, zh"),
+        ({"input": "I have 3 cats.", "normalize": False}, "none"),
+        ({"input": "Ich habe 3 Katzen.", "language": "de"}, "none"),
+    ):
+        for form in ({}, {"stream_format": "audio"}):
+            answer = await service.client.post(SPEECH, json=fields | form)
+            assert (answer.status_code, answer.headers["x-normalization"]) == (200, told)
+
+
+async def test_the_stored_lexicon_is_spoken_and_a_requests_own_wins(service):
+    """Only what is in the text is kept with the request."""
+    entries = {"GIF": "jif", "SQL": "sequel", "Nguyen": "win"}
+    assert (await service.client.put("/v1/lexicon", json={"entries": entries})).status_code == 200
+    accepted = keep_accepted(service)
+    body = {"input": "A GIF of SQL.", "lexicon": {"SQL": "ess queue ell"}}
+    assert (await service.client.post(SPEECH, json=body)).status_code == 200
+    assert accepted[0].lexicon == (("SQL", "ess queue ell"), ("GIF", "jif"))
+    assert service.engine.calls == [("A jif of ess queue ell.",)]
+
+
+@pytest.mark.parametrize("path", [SPEECH, "/v1/jobs", "/run"])
+@pytest.mark.parametrize("text", ["# ---", "\U0001f44d\U0001f389", "[pause:1]", "**[voice:heart]**"])
+async def test_what_is_markup_alone_is_refused(service, path, text):
+    """Before it is a job: nothing would be spoken."""
+    body = {"input": {"text": text}} if path == "/run" else {"input": text}
+    answer = await service.client.post(path, json=body)
+    code = answer.json()["code"] if path == "/run" else answer.json()["error"]["code"]
+    assert (answer.status_code, code) == (400, "invalid_text")
+    assert service.store.list("jobs/").items == []
+
+
+async def test_a_text_switches_voices(service):
+    """Each is fixed at acceptance; one that does not exist is a 404 that names it, as the text does."""
+    accepted = keep_accepted(service)
+    body = {"input": "Mine. [voice:nature] Hers.", "model": "f5"}
+    assert (await service.client.post(SPEECH, json=body)).status_code == 200
+    assert {name: ref.name for name, ref in accepted[0].voices.items()} == {"nature": "nature"}
+    missing = await service.client.post(SPEECH, json={"input": "Mine. [voice:eve] Hers.", "model": "f5"})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "voice_not_found")
+    assert "[voice:eve]" in missing.json()["error"]["message"]

@@ -82,6 +82,7 @@ PIECES = [
     ("今天是晴天我想和我的朋友一起去海边玩", 27, ["今天是晴天我想和我", "的朋友一起去海边玩"]),
     # numbers are not divided
     ("that is 1 000 000 km", 15, ["that is", "1 000 000 km"]),
+    ("it weighs two hundred and thirty four kg", 30, ["it weighs", "two hundred and thirty four kg"]),
     ("他在３：３０和1，000之间", 20, ["他在", "３：３０和", "1，000之间"]),
     # never inside what a reader sees as one character
     ("a👩‍👩‍👧b", 19, ["a👩‍👩‍👧", "b"]),
