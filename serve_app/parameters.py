@@ -64,7 +64,9 @@ class Parameters:
                 kind = "a whole number" if name == "nfe_steps" else "a number"
                 raise InvalidRequest(f"{name} is {value}: send {kind} from {low} to {high}")
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
-            raise InvalidRequest(f"seed is {self.seed}: send a whole number from 0 to {MAX_SEED}, or leave it out")
+            raise InvalidRequest(
+                f"seed is {str(self.seed)[:40]}: send a whole number from 0 to {MAX_SEED}, or leave it out"
+            )
 
     def _sampling(self, model: str, default: Sampling | None) -> Sampling | None:
         asked = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}

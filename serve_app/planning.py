@@ -194,17 +194,18 @@ class _ParagraphEnd:
 def _stretches(request: SpeechRequest) -> Iterator[str | VoiceSwitch | Pause | _ParagraphEnd]:
     """Sentences, with the whitespace behind them, and what is between them. What has no letter or digit stays with the
     sentence before or behind it."""
-    text = ""
+    text, looked_at_chars = "", ENOUGH_CHARS
     for part in _spoken_parts(request):
         directive = directive_of(part)
         if directive is None and part.strip():
             text += part if text else part.lstrip()
-            if len(text) >= ENOUGH_CHARS:  # to know where sentences end, but for the last
+            if len(text) >= looked_at_chars:  # to know where sentences end, but for the last
                 *known, text = sentences(text) or [text]
+                looked_at_chars = max(ENOUGH_CHARS, 2 * len(text))  # one that goes on and on is not looked at each time
                 yield from known
         elif speakable(text):
             yield from sentences(text)
-            text = ""
+            text, looked_at_chars = "", ENOUGH_CHARS
             yield directive or _ParagraphEnd()
         elif directive is not None:
             yield directive

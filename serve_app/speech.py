@@ -91,18 +91,19 @@ class Speaker:
             made_by=makers.pop() if len(makers) == 1 else "",
         )
 
-    async def stream(self, request: SpeechRequest, *, texts: bool = False) -> SpeechStream:
-        """The same speech as it comes, planned a little ahead of that; `texts`: those of all units are known at once.
+    async def stream(self, request: SpeechRequest, *, texts: bool = False, heard: bool = True) -> SpeechStream:
+        """The same speech as it comes, planned a little ahead of that. `texts`: those of all units are known at once.
+        `heard`: see SpeechStream.
 
         Raises ModelNotFound, InvalidText, UnusableVoice, VoiceNotFound, VoiceReplaced; whatever else comes in between
         is raised by the stream."""
         if texts:
-            return self._streamed(*await self._planned(request), request)
+            return self._streamed(*await self._planned(request), request, heard=heard)
         model, limits = await self._limits(request)
         coming = planned(request, limits.__getitem__)
         first = await asyncio.to_thread(_next, coming)
         logs.event("planned", model=request.model, units=len(first), chars=len(request.text))
-        return self._streamed(model, first if len(first) < LOOK_AHEAD else _Coming(first, coming), request)
+        return self._streamed(model, first if len(first) < LOOK_AHEAD else _Coming(first, coming), request, heard=heard)
 
     async def feed(self, request: SpeechRequest) -> tuple[SpeechFeed, SpeechStream]:
         """Speech of a text that is still being written: `request` has none, it is put into the feed. Its pieces are
@@ -119,7 +120,12 @@ class Speaker:
         return feed, self._streamed(model, feed, request)
 
     def _streamed(
-        self, model: SpeakingModel, units: Sequence[Unit] | AsyncIterator[Unit | Flush], request: SpeechRequest
+        self,
+        model: SpeakingModel,
+        units: Sequence[Unit] | AsyncIterator[Unit | Flush],
+        request: SpeechRequest,
+        *,
+        heard: bool = True,
     ) -> SpeechStream:
         return SpeechStream(
             model.synthesizer,
@@ -129,6 +135,7 @@ class Speaker:
             draft=model.draft,
             patience=Patience(asyncio.sleep),
             clock=self._clock,
+            heard=heard,
         )
 
     async def _limits(self, request: SpeechRequest) -> tuple[SpeakingModel, dict[VoiceRef, UnitLimits]]:

@@ -43,6 +43,7 @@ class SpeechFeed:
         self._put: asyncio.Queue[str | Flush | None] = asyncio.Queue()
         self._units: deque[Unit | Flush] = deque()  # planned, not given
         self._planned = 0
+        self._tail_s = 0.0  # of the last unit
         self._busy = False
         self._closed = False
 
@@ -97,6 +98,8 @@ class SpeechFeed:
         """After a pause where a paragraph ended between this text and the one before it, as within a text."""
         gap = self._gap + text[: len(text) - len(text.lstrip())]
         self._gap = text[len(text.rstrip()) :]
-        if not self._planned or "\n\n" not in with_plain_spaces(gap) or units[0].pause_s:
+        asked = self._tail_s or units[0].pause_s or text.lstrip().startswith("[")  # the text has its own pause, or none
+        self._tail_s = units[-1].tail_s
+        if not self._planned or asked or "\n\n" not in with_plain_spaces(gap):
             return units
         return [replace(units[0], pause_s=PARAGRAPH_PAUSE_S / units[0].speed), *units[1:]]

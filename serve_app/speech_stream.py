@@ -54,7 +54,7 @@ class SpeechStream:
     `spans`: of the units so far, the one whose wave was given last included. `flushes`: how many of them came before
     what was given; the wave of one may be empty. `units`: how many there are, as far as that is known, and `texts`: of
     them, where all are there at the beginning. `made_by`: those of the units so far, "" where they disagree. `clock`:
-    seconds.
+    seconds. `heard`: somebody listens while it comes; False: it becomes a file first, and no unit of it is due.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class SpeechStream:
         draft: bool,
         patience: Patience,
         clock: Callable[[], float] = time.monotonic,
+        heard: bool = True,
     ) -> None:
         self.draft = draft
         whole = units if isinstance(units, Sequence) else ()
@@ -78,6 +79,7 @@ class SpeechStream:
         self._synthesizer = synthesizer
         self._source = _Whole(units) if isinstance(units, Sequence) else units
         self._overlap_s = overlap_s
+        self._heard = heard
         self._look_ahead = look_ahead
         self._patience = patience
         self._clock = clock
@@ -178,8 +180,10 @@ class SpeechStream:
         """How much longer the speech is for a unit that is `spoken_s` long."""
         return max(0.0, unit.pause_s + spoken_s + unit.tail_s - self._overlap_s)
 
-    def _due_in_s(self, unit: Unit) -> float:
+    def _due_in_s(self, unit: Unit) -> float | None:
         """When the listener will have heard all before it: what was given and is still playing, and what is to come."""
+        if not self._heard:
+            return None
         coming = takewhile(lambda each: each[0] != unit.index, self._lengths_s.items())
         return max(0.0, self._heard_at - self._clock()) + sum(length_s for _, length_s in coming)
 

@@ -70,11 +70,15 @@ def opening(text: str, max_bytes: int) -> int:
         return 0
     splitter = _Splitter(text, most)
     end = next((end for end in splitter.ends() if width(text[:end]) >= FIRST_MIN_BYTES), 0)
-    if width(text[:end]) <= most and width(text[end:]) >= FIRST_MIN_BYTES:
+    if width(text[:end]) <= most and width(text[end:]) >= FIRST_MIN_BYTES and _both_speakable(text, end):
         return end
     share = width(text) / math.ceil(width(text) / most)
     words = (at for at in splitter.words() if FIRST_MIN_BYTES <= width(text[:at]) <= share)
-    return max(words, default=0)
+    return max((at for at in words if _both_speakable(text, at)), default=0)
+
+
+def _both_speakable(text: str, at: int) -> bool:
+    return speakable(text[:at]) and speakable(text[at:])
 
 
 def speakable(text: str) -> bool:

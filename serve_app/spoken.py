@@ -51,14 +51,11 @@ def spoken_parts(
     """The same in parts of a line at most, with its line end, each made when it is asked for: what costs time, the
     numbers, need not be done for a whole text before its first words are spoken. Joined and normalised, they are
     `spoken_text`."""
-    if not normalize:
-        yield _spelled(normalise(text), lexicon)
-        return
-    visible = _visible(text, language, languages)
-    decided = _languages_of(visible, language, languages)
+    visible = _visible(text, language, languages) if normalize else normalise(text)
+    decided = _languages_of(visible, language, languages) if normalize else None
     for line in _spelled(visible, lexicon).splitlines(keepends=True):
         for index, part in enumerate(_DIRECTIVE.split(line)):
-            if index % 2:
+            if index % 2 or decided is None:
                 yield part
             else:
                 yield from written_out_parts(part, decided)

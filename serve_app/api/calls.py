@@ -38,6 +38,8 @@ async def keep_call(request: Request, endpoint: str, payload: Mapping[str, Any],
     """
     call_id, tenant = str(uuid7()), tenant_of(request)
     answer = await answer_call(request, call_id, endpoint, payload)
+    if endpoint == "upload":
+        answer["output"]["voice"].pop("preview_url", None)  # it ends sooner than the answer
     kept = {"answer": answer} if endpoint == "upload" else {"endpoint": endpoint, "payload": dict(payload)}
     await _keep(
         request, JobRef(tenant=tenant, job_id=call_id), {"schema_version": 1, "tenant": tenant, **kept}, retention_s

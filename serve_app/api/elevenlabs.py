@@ -4,14 +4,12 @@ Only translates: what speaks, streams and encodes is what every dialect has. `xi
 """
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from serve_app import logs
 from serve_app.api.elevenlabs_forms import SpeechQuery, TextToSpeechBody, encoding_of, model_form, timed_form
@@ -21,9 +19,9 @@ from serve_app.api.services import services_of, tenant_of
 from serve_app.api.speaking import speech_headers
 from serve_app.api.streaming import JsonLines, StreamForm, streamed
 from serve_app.api.voices import parsed_language
-from serve_app.api.whole import whole
-from serve_app.audio import Encoding, encode
-from serve_app.domain import SAMPLE_RATE_HZ, Pcm, SpeechRequest
+from serve_app.api.whole import WholeAnswer, discard, file_pieces, filled, whole
+from serve_app.audio import WholeFile
+from serve_app.domain import SpeechRequest
 from serve_app.speech_stream import SpeechStream, UnitSpan
 from serve_app.timing import Timing, UnitTimes
 
@@ -53,19 +51,23 @@ async def speech_stream(request: Request, voice_id: str, body: TextToSpeechBody,
 
 
 @router.post("/v1/text-to-speech/{voice_id}/with-timestamps")
-async def timed_speech(request: Request, voice_id: str, body: TextToSpeechBody, query: Asked) -> JSONResponse:
+async def timed_speech(request: Request, voice_id: str, body: TextToSpeechBody, query: Asked) -> Response:
     """The file in base64, and when each character is heard: of the text as it was sent, and as it is spoken."""
     encoding = encoding_of(query.output_format)
     accepted = await _accepted(request, "speech.timed", voice_id, body)
-    async with AsyncExitStack() as stack:
-        stream = await services_of(request).speaker.stream(accepted, texts=True)
-        stack.push_async_callback(stream.close)
-        waves = [wave async for wave in stream]
-    answer = await asyncio.to_thread(_timed, body.text, stream.texts, stream.spans, waves, encoding)
-    audio_s = sum(map(len, waves)) / SAMPLE_RATE_HZ
-    logs.event("answered", audio_s=round(audio_s, 3))
+    file = WholeFile(encoding)
+    try:
+        stream = await filled(services_of(request), accepted, file, texts=True)
+        await asyncio.to_thread(file.finish)
+        timing = await asyncio.to_thread(Timing, body.text, stream.texts)
+        times = await asyncio.to_thread(_times, timing, stream.spans)
+    except BaseException:
+        discard(file)
+        raise
+    logs.event("answered", audio_s=round(file.duration_s, 3))
     headers = speech_headers(accepted, draft=stream.draft) | _headers(request, body, query)
-    return JSONResponse(answer, headers=headers | TIMING | {"X-Audio-Seconds": f"{audio_s:.3f}"})
+    headers |= TIMING | {"X-Audio-Seconds": f"{file.duration_s:.3f}"}
+    return WholeAnswer(file, _timed_body(file, times), "application/json", headers)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps", response_class=Response)
@@ -123,11 +125,19 @@ def _headers(request: Request, body: TextToSpeechBody, query: SpeechQuery) -> di
     return own | ({"X-Ignored-Fields": ", ".join(ignored)} if ignored else {})
 
 
-def _timed(
-    text: str, units: Sequence[str], spans: Sequence[UnitSpan], waves: Sequence[Pcm], encoding: Encoding
-) -> dict[str, Any]:
-    times = _times(Timing(text, units), spans)
-    return timed_form(encode(np.concatenate(waves), encoding), times)
+async def _timed_body(file: WholeFile, times: UnitTimes | None) -> AsyncIterator[bytes]:
+    """JSON, of which the file is not there as a whole."""
+    yield b'{"audio_base64": "'
+    rest = b""
+    async for piece in file_pieces(file):
+        rest += piece
+        whole = len(rest) - len(rest) % 3
+        yield base64.b64encode(rest[:whole])
+        rest = rest[whole:]
+    yield base64.b64encode(rest) + b'", '
+    form = timed_form(b"", times)
+    del form["audio_base64"]
+    yield json.dumps(form)[1:].encode()
 
 
 def _times(timing: Timing, spans: Sequence[UnitSpan]) -> UnitTimes | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -106,7 +107,10 @@ async def add_voice(
     logs.event("received", dialect="elevenlabs", endpoint="voices.add")
     services, tenant = services_of(request), tenant_of(request)
     voice_id = validate_name("-".join(name.split()), field="name")
-    if unknown := set(await request.form()) - {*FORM_FIELDS}:
+    sent = Counter(name for name, _ in (await request.form()).multi_items() if name != "files")
+    if twice := [name for name, times in sent.items() if times > 1]:
+        raise InvalidRequest(f"{twice[0][:60]} comes {sent[twice[0]]} times: send it once")
+    if unknown := set(sent) - {*FORM_FIELDS}:
         raise InvalidRequest(f"{min(unknown)[:60]!r} is no field of a voice: use some of {', '.join(FORM_FIELDS)}")
     if remove_background_noise:
         raise InvalidRequest("remove_background_noise is true, and noise is not removed here: send a clean recording")

@@ -59,8 +59,8 @@ class HostCheck:
     from one of `origins`.
 
     A page elsewhere could otherwise reach a loopback service through its visitor's browser: by a name that it
-    rebinds to 127.0.0.1, or by a form that needs no preflight. `*` in `allowed` turns both checks off, in `origins` the
-    second.
+    rebinds to 127.0.0.1, or by a form that needs no preflight. `*` in `allowed` turns both checks off where there are
+    no `origins`, else the first alone; in `origins` it turns off the second.
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str], origins: Collection[str] = ()) -> None:
@@ -69,7 +69,7 @@ class HostCheck:
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in CALLS and "*" not in self._allowed:
+        if scope["type"] in CALLS and ("*" not in self._allowed or self._origins):
             headers = Headers(scope=scope)
             if (refusal := self._refusal(headers.get("host", ""), headers.get("origin"))) is not None:
                 if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
@@ -80,7 +80,7 @@ class HostCheck:
         await self._app(scope, receive, send)
 
     def _refusal(self, host: str, origin: str | None) -> HostRefused | None:
-        if _host_name(host) not in self._allowed:
+        if self._allowed.isdisjoint((_host_name(host), "*")):
             return HostRefused(
                 f"Host {host[:100]!r} is not a name of this service: call it by one of "
                 f"{', '.join(sorted(self._allowed))}, or add the name to allowed_hosts in deploy.yaml"

@@ -26,8 +26,9 @@ from serve_app.domain import Speech, SpeechRequest
 from serve_app.errors import StorageError
 from serve_app.jobs import JobRef
 from serve_app.jobs.results import ResultRecord
+from serve_app.speech_stream import SpeechStream
 
-__all__ = ["whole"]
+__all__ = ["WholeAnswer", "discard", "file_pieces", "filled", "whole"]
 
 
 async def whole(
@@ -55,7 +56,7 @@ async def whole(
             spoken = await _speak(services, accepted, file)
         await asyncio.to_thread(file.finish)
     except BaseException:
-        _discard(file)
+        discard(file)
         raise
     logs.event("answered", audio_s=round(file.duration_s, 3), size_bytes=file.size_bytes)
     told = {
@@ -67,7 +68,7 @@ async def whole(
         **headers,
     }
     keep = BackgroundTask(asyncio.to_thread, _keep, services, accepted, file, spoken) if reuse and not found else None
-    return _Whole(file, encoding.content_type, told, keep)
+    return WholeAnswer(file, file_pieces(file), encoding.content_type, told, keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,36 +78,48 @@ class _Spoken:
     made_by: str
 
 
-class _Whole(StreamingResponse):
-    """Ends with its file, however that comes."""
+class WholeAnswer(StreamingResponse):
+    """With a body made of `file`, which ends with it, however that comes."""
 
     def __init__(
-        self, file: WholeFile, content_type: str, headers: Mapping[str, str], keep: BackgroundTask | None
+        self,
+        file: WholeFile,
+        body: AsyncIterator[bytes],
+        content_type: str,
+        headers: Mapping[str, str],
+        keep: BackgroundTask | None = None,
     ) -> None:
-        super().__init__(_pieces(file), media_type=content_type, headers=headers, background=keep)
+        super().__init__(body, media_type=content_type, headers=headers, background=keep)
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            _discard(self._file)
+            discard(self._file)
 
 
-async def _pieces(file: WholeFile) -> AsyncIterator[bytes]:
+async def file_pieces(file: WholeFile) -> AsyncIterator[bytes]:
+    """Of a file that is finished."""
     pieces = file.pieces()
     while piece := await asyncio.to_thread(partial(next, pieces, b"")):
         yield piece
 
 
 async def _speak(services: Services, accepted: SpeechRequest, file: WholeFile) -> _Spoken:
-    stream = await services.speaker.stream(accepted)
+    stream = await filled(services, accepted, file)
+    return _Spoken(stream.draft, stream.units, stream.made_by)
+
+
+async def filled(services: Services, accepted: SpeechRequest, file: WholeFile, *, texts: bool = False) -> SpeechStream:
+    """All of the speech, in `file`; the stream that it came from is over. `texts`: see `Speaker.stream`."""
+    stream = await services.speaker.stream(accepted, texts=texts, heard=False)
     try:
         async for wave in stream:
             await asyncio.to_thread(file.add, wave)
     finally:
         await stream.close()
-    return _Spoken(stream.draft, stream.units, stream.made_by)
+    return stream
 
 
 def _fill(file: WholeFile, wav: bytes) -> None:
@@ -114,7 +127,7 @@ def _fill(file: WholeFile, wav: bytes) -> None:
         file.add(wave)
 
 
-def _discard(file: WholeFile) -> None:
+def discard(file: WholeFile) -> None:
     """Not awaited: whoever is cancelled has no time, and a thread may still be at the file."""
     asyncio.get_running_loop().run_in_executor(None, file.close)
 

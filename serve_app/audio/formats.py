@@ -65,15 +65,17 @@ class Encoding:
         rate_hz = kind.rate_hz if sample_rate_hz is None else sample_rate_hz
         if rate_hz not in kind.rates_hz:
             served = ", ".join(map(str, kind.rates_hz))
-            raise UnsupportedFormat(f"sample_rate {rate_hz} is not served for {format}: use one of {served}")
+            raise UnsupportedFormat(f"sample_rate {str(rate_hz)[:40]} is not served for {format}: use one of {served}")
         if kind.bit_rate is None:
             if bit_rate is not None:
-                raise UnsupportedFormat(f"bit_rate {bit_rate} is not for {format}, which has none to choose: leave it")
+                raise UnsupportedFormat(
+                    f"bit_rate {str(bit_rate)[:40]} is not for {format}, which has none to choose: leave it"
+                )
             return cls(name, rate_hz, None)
         most = _most(name, rate_hz)
         if bit_rate is not None and not LOWEST <= bit_rate <= most:
             raise UnsupportedFormat(
-                f"bit_rate {bit_rate} is not served for {format} at {rate_hz} Hz: use {LOWEST} to {most}"
+                f"bit_rate {str(bit_rate)[:40]} is not served for {format} at {rate_hz} Hz: use {LOWEST} to {most}"
             )
         return cls(name, rate_hz, bit_rate or min(kind.bit_rate, most))
 

@@ -45,7 +45,7 @@ _VERSION_LETTER = re.compile(r"\b[vV](?:er)?\.? ?(?=[0-9]+\.[0-9])")
 _NAMED_VERSION = re.compile(r"(?i:\b(version|release)) ([0-9]{1,4})\.([1-9][0-9]{0,3})(?![0-9]|\.[0-9])")
 _RANGE = re.compile(
     rf"(?<![\w./$£€+-])({NUMBER}(?:%|°)?)(?:[-–—]| – | - (?=[0-9.,]{{1,12}}%))"
-    rf"({NUMBER})(?![0-9])(?![-–—./:,][0-9])(?!-[0-9A-Za-z])"
+    rf"({NUMBER})(?![0-9])(?![-–—./:,][0-9])(?!-[0-9A-Za-z])(?! ?=)"
 )
 _SET_PHRASES = {"24/7": "twenty four seven", "9/11": "nine eleven", "50/50": "fifty fifty"}
 _SET_PHRASE = re.compile(r"(?<![\w/.])(?:24/7|9/11|50/50)(?![\w/])")
@@ -123,7 +123,6 @@ POWERS: tuple[Rule, ...] = (
     (_SET_PHRASE, lambda found: _SET_PHRASES[found[0]]),
     (_MIXED, _mixed),
     (_FRACTION, lambda found: fraction(int(found[1]), int(found[2]))),
-    (_SCIENTIFIC, _scientific),
     (_ORDINAL, lambda found: ordinal(int(found[1].replace(",", "")))),
 )
 RAISED: tuple[Rule, ...] = (
@@ -143,7 +142,7 @@ LEFT: tuple[Rule, ...] = (
 )
 _IN_ORDER: tuple[Rule, ...] = (
     *NUMBERS, *DATES, (_VERSION, _version), *MONEY, *TIMES, (_VULGAR, _vulgar), (_RANGE, r"\1 to \2"),
-    (_SIGNED, "minus "), (_POSITIVE, "plus "), *UNITS, *MATHS, *POWERS, *RAISED, *LEFT,
+    (_SIGNED, "minus "), (_POSITIVE, "plus "), (_SCIENTIFIC, _scientific), *UNITS, *MATHS, *POWERS, *RAISED, *LEFT,
 )  # fmt: skip
 
 

@@ -31,7 +31,8 @@ _SCALE = r"(?: ?(hundred|thousand|million|billion|trillion)\b|(?: ?(bn|mn|tn)|([
 _MONEY = re.compile(
     rf"(?P<minus>(?<!\w)[-−])?(?:(?<![A-Za-z])(?P<dollars>{'|'.join(_DOLLARS)}))?(?P<sign>[{_SIGNS}]) ?"
     rf"(?P<minus2>[-−])?(?P<first>{NUMBER}){_SCALE}?"
-    rf"(?: ?[-–—] ?(?P<again>[{_SIGNS}])?(?P<second>{NUMBER}){_SCALE}?)?(?![0-9])(?P<per>/(?=[A-Za-z]))?"
+    rf"(?:(?:[-–—]| [-–—] ?(?=[{_SIGNS}]))(?P<again>[{_SIGNS}])?(?P<second>{NUMBER}){_SCALE}?)?(?![0-9])"
+    r"(?P<per>/(?=[A-Za-z]))?"
 )
 _MONEY_BEHIND = re.compile(rf"(?<![\w$£€])(?P<first>{NUMBER}) ?(?P<sign>[{_SIGNS}])(?![\w{_SIGNS}])")
 _CENTS = re.compile(rf"({NUMBER}) ?¢")
@@ -81,9 +82,11 @@ _OWN_UNITS = {
     "m²": ("square meter", "square meters"),
 }
 UNIT = "|".join(sorted({*_WETEXT_UNITS, *_OWN_UNITS}, key=len, reverse=True))
-_MEASURE = re.compile(rf"(?<![\w$£€¥^])({NUMBER})(?: |-(?!s\b|m\b))?({UNIT})(?:/({UNIT}))?(?![\w²³'’])")
+_MEASURE = re.compile(
+    rf"(?<![\w$£€¥^])({NUMBER})(?!(?<=,[0-9]{{3}})s\b)(?: |-(?!s\b|m\b))?({UNIT})(?:/({UNIT}))?(?![\w²³'’])"
+)
 _PERCENT = re.compile(rf"({NUMBER}) ?([%‰])")
-_DEGREES = re.compile(rf"({NUMBER}) ?(?:°|º) ?([CF])?(?![A-Za-z])")
+_DEGREES = re.compile(rf"({NUMBER}) ?(?:°|º)(?: ?([CF])(?![A-Za-z]))?")
 _SIGN_DEGREES = re.compile(rf"({NUMBER}) ?([℃℉])")
 _FEET_AND_INCHES = re.compile(r"(?<![\w'])([0-9]{1,2})['′] ?([0-9]|1[01])(?:\"|″|''|(?![\w.,'’]))")
 _FEET_IN = re.compile(r"(?<=[0-9] ft )([0-9]{1,2}) in\b")
@@ -175,7 +178,8 @@ def _height(found: re.Match[str]) -> str:
     )
 
 
-MONEY: tuple[Rule, ...] = ((_MONEY, _money), (_MONEY_BEHIND, _money_behind), (_CENTS, _cents))
+_LEADING_POINT = re.compile(rf"(?<=[{_SIGNS}])\.(?=[0-9])")
+MONEY: tuple[Rule, ...] = ((_LEADING_POINT, "0."), (_MONEY, _money), (_MONEY_BEHIND, _money_behind), (_CENTS, _cents))
 UNITS: tuple[Rule, ...] = (
     (_FEET_AND_INCHES, _height),
     (_FEET_IN, lambda found: f"{cardinal(int(found[1]))} {'inch' if found[1] == '1' else 'inches'}"),

@@ -15,7 +15,7 @@ _TITLES = {
 _STREETS = {"St": "Street", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Dr": "Drive", "Ln": "Lane"}
 _BEFORE_A_NUMBER = {
     "no": "number", "nos": "numbers", "vol": "volume", "vols": "volumes", "p": "page", "pp": "pages", "fig": "figure",
-    "figs": "figures", "ch": "chapter", "sec": "section", "eq": "equation", "art": "article",
+    "figs": "figures", "ch": "chapter", "sec": "section", "eq": "equation",
 }  # fmt: skip
 _ALWAYS = {
     "e.g.": "for example", "i.e.": "that is", "a.k.a.": "also known as", "vs.": "versus", "approx.": "approximately",
@@ -32,8 +32,14 @@ def _any_of(words: dict[str, str]) -> str:
 
 
 _TITLE = re.compile(r"\b(?:(Dr|Mr|Mrs|St)\.?|(Prof|Gen|Col|Capt|Lt|Sgt|Rev|Gov|Sen|Rep|Mt|Ft)\.) (?=[A-Z]|and Mrs)")
+# Of what stands behind a house's number or "on", St and Dr are no titles.
+_ADDRESS_STREET = re.compile(
+    r"(\b(?:[0-9]+[A-Za-z]?|on|at|from|near|along|down|off|across) (?:[A-Z][a-z]+|[0-9]+(?:st|nd|rd|th))) (St|Dr)\b(?:\.(?= [a-z]))?"
+    r"(?! [A-Z][a-z]+ (?:on|at|in)\b)"
+)
 _STREET = re.compile(rf"(?<=[a-z]) ({'|'.join(_STREETS)})\.(?! ?[A-Z])")
 _NUMBERED = re.compile(rf"(?i:\b({_any_of(_BEFORE_A_NUMBER)})\.) ?(?=[0-9])")
+_AN_ANSWER = re.compile(r"(?<![Tt]he )(?<!\bin )(?<!\bat )(?<!, )(?<!\()\bno\. ")
 _PLAIN = re.compile(rf"(?i:(?<![\w.])({_any_of(_ALWAYS)}))(?!\w)")
 _ENDING = re.compile(rf"(?i:(?<![\w.])({_any_of(_MAY_END)}))(?P<end>(?=[\"'”’)]*(?:$|\n| [\"'“‘(]?[A-Z])))?")
 
@@ -55,9 +61,12 @@ def _street(found: re.Match[str]) -> str:
 
 
 ABBREVIATIONS: tuple[Rule, ...] = (
+    (_ADDRESS_STREET, lambda found: f"{found[1]} {_STREETS[found[2]]}"),
     (_STREET, _street),
     (_TITLE, lambda found: f"{_TITLES[found[1] or found[2]]} "),
+    (_AN_ANSWER, "no.\u200b "),
     (_NUMBERED, lambda found: _as_written(_BEFORE_A_NUMBER[found[1].lower()], found[1]) + " "),
+    (re.compile("\u200b"), ""),
     (_PLAIN, lambda found: _as_written(_ALWAYS[found[1].lower()], found[1])),
     (_ENDING, _ending),
 )
@@ -72,9 +81,15 @@ _RULERS = (
     "Christian|Haakon|Felipe|Alfonso|Ferdinand|Franz|Joseph|Rama|Darius|Xerxes|Ptolemy|Urban|John"
 )
 _ROMAN = "(?=[IVXLC])(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
-_NUMBERED_ROMAN = re.compile(rf"\b((?:{_HEADS})) ({_ROMAN})(?![\w'’]|\.[A-Z])")
+_SAID_OF_A_PART = "is|was|has|had|of|and|to|in|begins|ends|starts|the|will|shows|says"
+_NUMBERED_ROMAN = re.compile(
+    rf"\b((?:{_HEADS})) (?!I (?!(?:{_SAID_OF_A_PART})\b)[a-z])"
+    rf"(?!(?:(?<=Type )|(?<=Class )|(?<=Appendix ))[LXVC]\b)({_ROMAN})(?![\w'’]|\.[A-Z])"
+)
 _RULER = re.compile(rf"\b((?:{_RULERS})) (?!I\b|V\b|X\b|L\b|C\b)({_ROMAN})(?![\w])")
-_CAPITALISED_ROMAN = re.compile(r"\b([A-Z][a-z]+) ((?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3}))(?![\w'’])")
+_CAPITALISED_ROMAN = re.compile(
+    r"\b([A-Z][a-z]+) ((?=[IVX]{2})(?!(?:IV|XX|XI)(?!\w))X{0,3}(?:IX|IV|V?I{0,3}))(?![\w'’])"
+)
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 
 
@@ -97,7 +112,7 @@ MATHS: tuple[Rule, ...] = (
     (re.compile(rf"{_BEFORE}[x×]{_BEHIND}(?=[0-9.]{{1,20}} ?=)"), " times "),
     (re.compile(rf"{_BEFORE}[x×]{_BEHIND}"), " by "),
     (re.compile(rf"{_BEFORE}÷{_BEHIND}"), " divided by "),
-    (re.compile(r"(?<=[0-9)]) [-−] (?=[0-9(][0-9 +*/().×÷−-]{0,80}=)"), " minus "),
+    (re.compile(r"(?<=[0-9)]) ?[-−] ?(?=[0-9(][0-9 +*/().×÷−-]{0,80}=)"), " minus "),
     (re.compile(r"(?<=[\w)²³]) ?= ?(?=[-−]?[\w($£€])"), " equals "),
     (re.compile(r"(?<=[\w)%]) ?≠ ?"), " is not equal to "),
     (re.compile(r"(?<=[0-9)%]) ?(?:≤|<=) ?(?=[-−]?[0-9])"), " less than or equal to "),

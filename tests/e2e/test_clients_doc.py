@@ -3,15 +3,13 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from serve_app.audio import decode
 from serve_app.domain import SAMPLE_RATE_HZ
-from tests.support.running import ROOT, RunningService, environment, free_port, running
+from tests.support.running import ROOT, RunningService, environment
 from tests.support.transcribe import transcribe, word_error_rate
 
 BLOCK = re.compile(r"```(python|bash)\n(.*?)```", re.DOTALL)
@@ -21,18 +19,6 @@ ADDRESS = "127.0.0.1:8000"
 TEXT = "Glue the sheet to the dark blue background."
 FILE = re.compile(r"[\"' ](\w+\.(?:wav|mp3|opus))\b")
 PATIENCE_S = 240
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    folder, port = tmp_path_factory.mktemp("clients"), free_port()
-    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
-    one = {"engine": "preview", "autoscaling": {"min_replicas": 1, "max_replicas": 1}}
-    config["applications"][0]["args"] |= {"models": [one]}
-    (folder / "deploy.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "serve_app.launcher", str(folder / "deploy.yaml"), "--port", str(port)]
-    with running(command, port, environment(DATA_DIR=str(folder / "data"))) as service:
-        yield service
 
 
 def ran(service: RunningService, title: str, folder: Path) -> bytes:

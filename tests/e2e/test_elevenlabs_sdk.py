@@ -1,20 +1,18 @@
 """ElevenLabs' own Python client, unmodified, against the service: one replica of the preview model on a directory."""
 
 import base64
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
 import httpx
 import pytest
-import yaml
 from elevenlabs import VoiceSettings
 from elevenlabs.client import ElevenLabs
 from elevenlabs.core.api_error import ApiError
 
 from serve_app.audio import decode
 from tests.support.deadline import DEADLINE_S
-from tests.support.running import ROOT, RunningService, environment, free_port, running
+from tests.support.running import RunningService
 from tests.support.sentences import SENTENCES
 from tests.support.speech import ENGLISH, recording
 from tests.support.transcribe import transcribe, word_error_rate
@@ -24,18 +22,6 @@ MODEL = "eleven_multilingual_v2"
 VOICE = "heart"
 MAX_WER = 0.06
 ONCE = {"max_retries": 0}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("elevenlabs"), free_port()
-    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
-    one = {"engine": "preview", "autoscaling": {"min_replicas": 1, "max_replicas": 1}}
-    config["applications"][0]["args"] |= {"models": [one]}
-    (folder / "deploy.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "serve_app.launcher", str(folder / "deploy.yaml"), "--port", str(port)]
-    with running(command, port, environment(DATA_DIR=str(folder / "data"))) as service:
-        yield service
 
 
 @pytest.fixture

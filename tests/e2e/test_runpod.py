@@ -1,18 +1,16 @@
 """RunPod's own SDK, unmodified, and the replaced worker's examples, over the real service on a directory."""
 
 import base64
-import sys
 from functools import partial
 
 import httpx
 import pytest
 import runpod
-import yaml
 
 from serve_app.audio import encode
 from tests.support.deadline import DEADLINE_S
 from tests.support.http_servers import serving_files
-from tests.support.running import ROOT, RunningService, ended, environment, free_port, running, until
+from tests.support.running import RunningService, ended, until
 from tests.support.runpod import TEXT, heard
 from tests.support.sentences import SENTENCES
 from tests.support.speech import spoken
@@ -24,18 +22,6 @@ MINUTES = " ".join(SENTENCES * 12)
 """Several minutes of speech, which take longer to speak than it takes until some units are kept."""
 LONG = " ".join(SENTENCES * 60)
 KEY = "rpa_ANY"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("runpod"), free_port()
-    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
-    one = {"engine": "preview", "autoscaling": {"min_replicas": 1, "max_replicas": 1}}
-    config["applications"][0]["args"] |= {"models": [one], "url_addresses": ["127.0.0.0/8"]}
-    (folder / "deploy.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "serve_app.launcher", str(folder / "deploy.yaml"), "--port", str(port)]
-    with running(command, port, environment(DATA_DIR=str(folder / "data"))) as service:
-        yield service
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """Speech that is heard while it is spoken, through Serve's proxy: one replica of the preview model on a directory."""
 
-import sys
-
 import httpx
 import openai
 import pytest
-import yaml
 
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef
 from serve_app.planning import PREVIEW_LIMITS, plan
-from tests.support.running import ROOT, RunningService, environment, free_port, running, until
+from tests.support.running import RunningService, until
 from tests.support.sentences import SENTENCES
 from tests.support.transcribe import transcribe, word_error_rate
 
@@ -18,19 +15,6 @@ LONG_TEXT = " ".join(SENTENCES * 250)
 UNITS = len(plan(SpeechRequest(LONG_TEXT, "preview", VoiceRef("heart", BUILTIN), 1.0, 0, ""), PREVIEW_LIMITS))
 BODY = {"model": "preview", "voice": "heart", "response_format": "pcm"}
 MAX_WER = 0.06
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("streaming"), free_port()
-    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
-    one = {"engine": "preview", "autoscaling": {"min_replicas": 1, "max_replicas": 1}}
-    limits = {"max_text_chars": len(LONG_TEXT)}
-    config["applications"][0]["args"] |= {"models": [one], "limits": limits}
-    (folder / "deploy.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "serve_app.launcher", str(folder / "deploy.yaml"), "--port", str(port)]
-    with running(command, port, environment(DATA_DIR=str(folder / "data"))) as service:
-        yield service
 
 
 def replica(client: httpx.Client, service: RunningService) -> dict:

@@ -1,16 +1,14 @@
 """Speech of a text that is still being written, through Serve's proxy: one replica of the preview model."""
 
 import json
-import sys
 
 import httpx
 import pytest
-import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.deadline import DEADLINE_S
-from tests.support.running import ROOT, RunningService, environment, free_port, running, until
+from tests.support.running import RunningService, until
 from tests.support.sentences import SENTENCES
 from tests.support.transcribe import transcribe, word_error_rate
 
@@ -18,18 +16,6 @@ TEXT = " ".join(SENTENCES)
 LONG_TEXT = " ".join(SENTENCES * 250)
 START = {"type": "start", "model": "preview", "voice": "heart", "seed": 5}
 MAX_WER = 0.06
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("websocket"), free_port()
-    config = yaml.safe_load((ROOT / "deploy.yaml").read_text())
-    one = {"engine": "preview", "autoscaling": {"min_replicas": 1, "max_replicas": 1}}
-    config["applications"][0]["args"] |= {"models": [one], "limits": {"max_text_chars": len(LONG_TEXT)}}
-    (folder / "deploy.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "serve_app.launcher", str(folder / "deploy.yaml"), "--port", str(port)]
-    with running(command, port, environment(DATA_DIR=str(folder / "data"))) as service:
-        yield service
 
 
 def opened(service: RunningService, **options: object) -> ClientConnection:

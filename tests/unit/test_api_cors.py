@@ -1,11 +1,13 @@
 """Pages from elsewhere, where the operator lets them in."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 from pydantic import ValidationError
 
 from serve_app.api import create_app
-from serve_app.settings import BuildArgs
+from serve_app.settings import LOOPBACK_NAMES, BuildArgs
 from tests.support.service import LocalService
 
 SPEECH = "/v1/audio/speech"
@@ -13,9 +15,10 @@ PAGE = "https://chat.example.com"
 ASKED = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
 
 
-def client_of(*origins: str) -> tuple[httpx.AsyncClient, LocalService]:
+def client_of(*origins: str, allowed_hosts: tuple[str, ...] = LOOPBACK_NAMES) -> tuple[httpx.AsyncClient, LocalService]:
     service = LocalService(cors_origins=origins)
-    transport = httpx.ASGITransport(app=create_app(service.services), raise_app_exceptions=False)
+    app = create_app(replace(service.services, allowed_hosts=allowed_hosts))
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1"), service
 
 
@@ -85,3 +88,11 @@ def test_what_is_no_origin_is_refused_at_the_start(origin):
         BuildArgs.model_validate({"cors_origins": [origin]})
     assert BuildArgs.model_validate({"cors_origins": [PAGE, "http://localhost:3000", "*"]}).cors_origins[2] == "*"
     assert BuildArgs().cors_origins == ()
+
+
+async def test_any_name_is_no_any_page():
+    """Where pages are named, others are kept out, though the service may be called by any name."""
+    client, _ = client_of(PAGE, allowed_hosts=("*",))
+    for origin, status in ((PAGE, 200), ("https://evil.example", 403)):
+        answer = await client.get("/healthz", headers={"origin": origin, "host": "any.example"})
+        assert answer.status_code == status

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app import planning
 from serve_app.domain import BUILTIN, SpeechRequest, VoiceRef, VoiceStats
 from serve_app.errors import InvalidText, UnusableVoice
 from serve_app.planning import (
@@ -130,7 +131,7 @@ OPENINGS = [
     ("A first sentence of some length. " + "And then another one that goes on for long " * 3, 32),
     ("第一句话说完了。" + "然后我们再说一些别的事情，" * 8, 24),
     # no clause that soon: whole words, evenly
-    ("one two three four five six seven eight nine ten " * 5, 100),
+    ("and so we went on and on over all these many hills " * 5, 100),
     # only a scrap would be left
     (
         "This goes on and on and on without a mark for just so long that it is over what may be heard first, ok",
@@ -149,6 +150,22 @@ def test_the_first_unit_is_heard_soon(text: str, most: int) -> None:
     first = len(units[0].text.encode())
     assert 24 <= first <= most
     assert "".join(unit.text for unit in units).replace(" ", "") == text.replace(" ", "")
+
+
+def test_what_cannot_be_spoken_is_no_first_unit() -> None:
+    """However long it is, it stays with what can."""
+    text = "! " * 43 + "hello world this is a long sentence without any marks at all"
+    assert "hello" in plan(dataclasses.replace(REQUEST, text=text), PREVIEW_LIMITS)[0].text
+
+
+def test_a_sentence_that_goes_on_for_ever_is_looked_at_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the text is twice the work: what ends no sentence is not looked at again with each line of it."""
+    looked_at: list[int] = []
+    find = planning.sentences
+    monkeypatch.setattr(planning, "sentences", lambda text: looked_at.append(len(text)) or find(text))
+    text = "and then we went on e.g. to the sea,\n" * 500
+    plan(dataclasses.replace(REQUEST, text=text), PREVIEW_LIMITS)
+    assert sum(looked_at) < 4 * len(text)
 
 
 def test_a_unit_ends_with_its_paragraph() -> None:
@@ -178,6 +195,8 @@ def test_a_text_directs_its_voices_and_pauses() -> None:
     ]
     assert [unit.frames for unit in units] == [5, 8, 30, 5, 9, 8]
     assert [unit.index for unit in units] == list(range(6))
+    as_written = planned(dataclasses.replace(request, normalize=False), limits.__getitem__)
+    assert [*as_written] == units
     assert estimated_audio_s("Mine. [pause:2]", 1.0) == pytest.approx(7 / 15 + 2, abs=0.1)
 
 

@@ -223,6 +223,15 @@ async def test_each_unit_is_due_when_all_before_it_was_heard():
     await stream.close()
 
 
+async def test_what_becomes_a_file_is_never_due():
+    """Nobody listens to it yet."""
+    synthesizer = Synthesizer()
+    synthesizer.gate.set()
+    stream = await speaker(synthesizer).stream(request(3), heard=False)
+    assert len([wave async for wave in stream]) == 3
+    assert [unit.due_in_s for unit in synthesizer.asked] == [None] * 3
+
+
 async def test_a_unit_that_is_asked_for_again_is_due_sooner():
     """By as much as has played meanwhile."""
     clock, synthesizer = Clock(), Refusing(unit_2=[Overloaded("full")])
