@@ -34,7 +34,8 @@ def _any_of(words: dict[str, str]) -> str:
 _TITLE = re.compile(r"\b(?:(Dr|Mr|Mrs|St)\.?|(Prof|Gen|Col|Capt|Lt|Sgt|Rev|Gov|Sen|Rep|Mt|Ft)\.) (?=[A-Z]|and Mrs)")
 # Of what stands behind a house's number or "on", St and Dr are no titles.
 _ADDRESS_STREET = re.compile(
-    r"(\b(?:[0-9]+[A-Za-z]?|on|at|from|near|along|down|off|across) (?:[A-Z][a-z]+|[0-9]+(?:st|nd|rd|th))) (St|Dr)\b(?:\.(?= [a-z]))?"
+    r"(\b(?:[0-9]+[A-Za-z]?|on|at|from|near|along|down|off|across) (?:[A-Z][a-z]+|[0-9]+(?:st|nd|rd|th))) "
+    r"(St|Dr)\b(?:\.(?= [a-z]))?"
     r"(?! [A-Z][a-z]+ (?:on|at|in)\b)"
 )
 _STREET = re.compile(rf"(?<=[a-z]) ({'|'.join(_STREETS)})\.(?! ?[A-Z])")

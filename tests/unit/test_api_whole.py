@@ -201,7 +201,7 @@ async def test_a_call_that_is_cancelled_ends_its_speech_and_leaves_no_file(servi
         async def close(self):
             closed.set()
 
-    async def stream(request):
+    async def stream(request, **named):
         return Stream()
 
     service.speaker.stream = stream
