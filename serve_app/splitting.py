@@ -18,6 +18,7 @@ import budoux
 
 from serve_app.errors import InvalidText
 from serve_app.graphemes import inside_characters
+from serve_app.numerals import inside_number
 
 __all__ = ["FIRST_BYTES", "FIRST_MIN_BYTES", "ends", "opening", "pack", "sentences", "speakable", "split", "width"]
 
@@ -202,14 +203,6 @@ _CLAUSE = re.compile(
 # Between groups of digits ("1 000 000") is no border of words.
 _WORD = re.compile(r"(?<!\d)[ \n]+|[ \n]+(?!\d)")
 _SPACE = re.compile(r"[ \n]+")
-_NUMERALS = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
-    "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|trillion|"
-    "and|point|dot|oh|minus"
-)
-_NUMERAL = re.compile(rf"(?i:{_NUMERALS})(?!\w)")
-_NUMERAL_BEFORE = re.compile(rf"(?<!\w)(?i:{_NUMERALS})\Z")
-LONGEST_NUMERAL = 10
 _NEXT = re.compile(r"[\W_]{0,8}(\w)")
 
 _LAST_WORD = re.compile(r"(?:^|[\s(\[{\"'“‘«])([^\s(\[{\"'“‘«]+)\.\Z")
@@ -244,16 +237,11 @@ def _clause_cuts(text: str, start: int, end: int) -> Iterator[int]:
 def _word_cuts(text: str, start: int, end: int) -> Iterator[int]:
     """At spaces that are in no number, be it of digits or of words."""
     spaces = (space for space in _WORD.finditer(text, start, end))
-    return (space.end() for space in spaces if not _inside_number(text, space))
+    return (space.end() for space in spaces if not inside_number(text, space.start(), space.end()))
 
 
 def _space_cuts(text: str, start: int, end: int) -> Iterator[int]:
     return (space.end() for space in _SPACE.finditer(text, start, end))
-
-
-def _inside_number(text: str, space: re.Match[str]) -> bool:
-    before = _NUMERAL_BEFORE.search(text[max(0, space.start() - LONGEST_NUMERAL) : space.start()])
-    return before is not None and _NUMERAL.match(text, space.end()) is not None
 
 
 _UNSPACED = re.compile(
