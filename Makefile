@@ -16,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 F5_ARGS ?=
 F5 ?= $(if $(filter f5,$(EXTRAS)),,$(if $(wildcard /dev/nvidia[0-9]*),prepared))
 
-.PHONY: run f5-environment test test-unit test-gpu chaos chaos-short lint format bench lock clean
+.PHONY: run f5-environment test test-long test-unit test-gpu chaos chaos-short lint format bench lock clean
 
 run: .venv/.installed$(EXTRAS) $(if $(F5),f5-environment)
 	.venv/bin/python -m serve_app.launcher deploy.yaml --port $(PORT)
@@ -26,8 +26,12 @@ WORKERS ?= 2
 PYTEST = .venv-test/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 # Chaos by itself: beside others on two cores a Ray node it starts may not be up within the 30 s that Ray gives it.
 test: .venv-test/.installed .venv/.installed$(EXTRAS)
-	$(PYTEST) --ignore tests/e2e/test_chaos.py
+	$(PYTEST) -m "not long" --ignore tests/e2e/test_chaos.py
 	.venv-test/bin/python -m pytest tests/e2e/test_chaos.py
+
+# What CI has no time for: whole environments installed by Ray, the image's commands, the published size of the engine.
+test-long: .venv-test/.installed .venv/.installed$(EXTRAS)
+	$(PYTEST) -m long
 
 test-unit: .venv-test/.installed
 	$(PYTEST) tests/unit tests/contract

@@ -26,6 +26,8 @@ from tests.support.dockerfile import Ignore, ScratchImage, instructions, of_targ
 from tests.support.running import ROOT, STOP_S, environment, free_port, running, until
 from tests.support.stand_in_wheel import write_wheel
 
+pytestmark = pytest.mark.long
+
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 TARGETS = ("cpu", "gpu")
 MAKES_THE_USER = next(i.value for i in of_target(DOCKERFILE, "cpu") if i.value.startswith("useradd "))

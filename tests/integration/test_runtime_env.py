@@ -25,6 +25,8 @@ from tests.support.sentences import SENTENCES
 from tests.support.stand_in_wheel import write_wheel
 from tests.support.tiny_f5 import tiny_settings, write_tiny_f5
 
+pytestmark = pytest.mark.long
+
 LEAN = ROOT / ".venv" / "bin" / "python"
 TWO = {"min_replicas": 2, "max_replicas": 2}
 Deploy = Callable[..., dict[str, tuple[str, str]]]

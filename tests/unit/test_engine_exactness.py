@@ -34,7 +34,7 @@ class Size:
     sampling: Sampling
 
 
-@pytest.fixture(scope="module", params=["tiny", "small", "v1_base"])
+@pytest.fixture(scope="module", params=["tiny", "small", pytest.param("v1_base", marks=pytest.mark.long)])
 def size(request: pytest.FixtureRequest) -> Iterator[Size]:
     import_f5_tts()
     from f5_tts.model.cfm import CFM
