@@ -6,6 +6,7 @@ Pure: whether there is such a voice is not known here. Anything else in brackets
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from serve_app.errors import InvalidText
 
@@ -17,6 +18,7 @@ __all__ = [
     "VoiceSwitch",
     "directive_of",
     "named_voices",
+    "parted",
     "pauses_s",
     "without_directives",
 ]
@@ -49,6 +51,12 @@ def directive_of(part: str) -> VoiceSwitch | Pause | None:
     if (found := _DIRECTIVE.fullmatch(part)) is None:
         return None
     return VoiceSwitch(found["value"].strip()) if found["what"] == "voice" else Pause(float(found["value"]))
+
+
+def parted(text: str) -> list[str]:
+    """`text` in parts, of which each second one is a directive; joined, they are the text."""
+    ends = [0, *(end for found in _DIRECTIVE.finditer(text) for end in found.span()), len(text)]
+    return [text[begin:end] for begin, end in pairwise(ends)]
 
 
 def named_voices(text: str) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
 """Text -> units: which pieces a text is spoken in, with which seed, after which silence, and how long each may be.
 
-    SpeechRequest -> turns (directives) -> paragraphs -> sentences -> pieces -> Unit (x n), in the order of the text
+    SpeechRequest -> what is spoken of it -> sentences, directives, ends of paragraphs -> pieces -> Unit (x n), in order
 
 Pure: the same request and limits give the same units in any process, streamed or not. Units come as they are asked for,
-so that the first of a long text need not wait for the last. Knows nothing of engines, stores or HTTP. What is done to
-characters is in `text.py`, where a text is divided in `splitting.py`, what a text directs in `directives.py`.
+so that the first of a long text need not wait for the last. Knows nothing of engines, stores or HTTP. What is spoken
+of a text is in `spoken.py`, where it is divided in `splitting.py`, what it directs in `directives.py`.
 """
 
 import math

@@ -7,10 +7,10 @@ so that it does not change where a link leads. Directives in brackets ([pause:0.
 by every step. Pure.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 
 from serve_app import lexicon as lexicons
+from serve_app.directives import parted
 from serve_app.emoji import without_emoji
 from serve_app.lexicon import Lexicon
 from serve_app.markup import without_markup
@@ -19,8 +19,6 @@ from serve_app.text import normalise
 from serve_app.web_addresses import spoken_addresses, without_addresses
 
 __all__ = ["entries_for", "normalisers_of", "spoken_parts", "spoken_text"]
-
-_DIRECTIVE = re.compile(r"(\[(?:pause|voice):[^\[\]\n]{0,200}\])")
 
 
 def spoken_text(
@@ -54,7 +52,7 @@ def spoken_parts(
     visible = _visible(text, language, languages) if normalize else normalise(text)
     decided = _languages_of(visible, language, languages) if normalize else None
     for line in _spelled(visible, lexicon).splitlines(keepends=True):
-        for index, part in enumerate(_DIRECTIVE.split(line)):
+        for index, part in enumerate(parted(line)):
             if index % 2 or decided is None:
                 yield part
             else:
@@ -67,7 +65,7 @@ def normalisers_of(
     """Which of "en", "ja" and "zh" this text's numbers are read in; () where none are. For the answer's header."""
     if not normalize:
         return ()
-    visible = _DIRECTIVE.sub(" ", _visible(text, language, languages))
+    visible = _undirected(_visible(text, language, languages))
     return normalisers(visible, _languages_of(visible, language, languages))
 
 
@@ -94,11 +92,15 @@ def _visible(text: str, language: str | None, languages: Sequence[str]) -> str:
 
 
 def _languages_of(visible: str, language: str | None, languages: Sequence[str]) -> TextLanguages:
-    return Languages(language, languages).of_text(_DIRECTIVE.sub(" ", visible))
+    return Languages(language, languages).of_text(_undirected(visible))
+
+
+def _undirected(text: str) -> str:
+    return " ".join(parted(text)[::2])
 
 
 def _spelled(text: str, lexicon: Lexicon) -> str:
     if not lexicon:
         return text
-    parts = _DIRECTIVE.split(text)
+    parts = parted(text)
     return "".join(part if index % 2 else lexicons.applied(part, lexicon) for index, part in enumerate(parts))

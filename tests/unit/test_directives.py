@@ -8,6 +8,7 @@ from serve_app.directives import (
     VoiceSwitch,
     directive_of,
     named_voices,
+    parted,
     pauses_s,
     without_directives,
 )
@@ -32,6 +33,14 @@ DIRECTIVES = [
 def test_a_directive(part: str, expected: VoiceSwitch | Pause | None) -> None:
     """It stands in brackets, alone; what is no directive is text."""
     assert directive_of(part) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "[pause:1]", "a[pause:1][voice:b] c", f"x [voice:{'y' * 300}] z", "[pause]"])
+def test_parts_are_the_text(text: str) -> None:
+    """Each second one is a directive, and no other."""
+    parts = parted(text)
+    assert "".join(parts) == text
+    assert [directive_of(part) is not None for part in parts] == [index % 2 == 1 for index in range(len(parts))]
 
 
 def test_what_is_known_of_a_text_beforehand() -> None:
